@@ -1,0 +1,260 @@
+# coordd: one Makefile for everything. `make help` lists the targets.
+#
+#	make [MODE=release|debug|asan|coverage|fuzz] [CC=clang] [WERROR=1] [BUILD=build] [V=1]
+#
+# Everything a mode makes goes into $(BUILD)/$(MODE), generated C included. Reading this file needs
+# nothing but make: `make check` and `make demo` first install what is missing, then read it again.
+
+VERSION    := $(shell awk '$$2 == "COORD_VERSION" { gsub(/"/, "", $$3); print $$3 }' src/client/coord.h)
+MODE       ?= release
+BUILD      ?= build
+PREFIX     ?= /usr
+SYSCONFDIR ?= /etc
+PYTHON     ?= /usr/bin/python3
+OUT        := $(BUILD)/$(MODE)
+
+.DEFAULT_GOAL := all
+.DELETE_ON_ERROR:
+.SUFFIXES:
+MAKEFLAGS += --no-builtin-rules
+
+# --- what is built -----------------------------------------------------------------------------
+
+# All but the two main programs go into one archive, so that every test can link what it needs.
+lib_src   := $(sort $(wildcard $(foreach d,base proto config net store queue api client,src/$d/*.c)))
+lib_src   += $(wildcard src/server.c src/janitor.c)
+ctl_src   := $(sort $(wildcard src/ctl/*.c))
+unit_src  := $(sort $(wildcard tests/unit/test_*.c))
+tlib_src  := $(sort $(wildcard tests/lib/*.c))
+fuzz_src  := $(sort $(wildcard tests/fuzz/fuzz_*.c))
+bench_src := $(sort $(wildcard tests/bench/*.c))
+# Every script that the table names has to be there.
+lua       := $(sort $(wildcard src/store/lua/*.lua) \
+	$(shell awk -F '"' '/^SCRIPT/ { print "src/store/lua/" $$2 ".lua" }' src/store/scripts.def))
+all_src   := $(wildcard src/*.c) $(filter-out src/server.c src/janitor.c,$(lib_src)) $(ctl_src)
+all_c     := $(all_src) $(unit_src) $(tlib_src) $(fuzz_src) $(bench_src)
+all_h     := $(sort $(wildcard src/*.h src/*/*.h tests/lib/*.h))
+
+objects    = $(patsubst %.c,$(OUT)/%.o,$1)
+gen       := $(OUT)/gen/scripts_gen.h
+archive   := $(OUT)/libcoordd.a
+unit_bin  := $(patsubst tests/unit/%.c,$(OUT)/unit/%,$(unit_src))
+fuzz_bin  := $(patsubst tests/fuzz/%.c,$(OUT)/fuzz/%,$(fuzz_src))
+bench_bin := $(OUT)/bench/load
+
+# --- how it is built ---------------------------------------------------------------------------
+
+# Empty, and silent, where pkg-config is still to be installed.
+pkg = $(shell pkg-config $1 2>/dev/null)
+event   := $(if $(call pkg,--modversion libevent_core),libevent_core,libevent)
+msgpack := $(or $(call pkg,--libs msgpack),$(call pkg,--libs msgpack-c),-lmsgpackc)
+
+LIB_CFLAGS := $(call pkg,--cflags $(event) hiredis yaml-0.1 libcrypto)
+LIBS       := $(call pkg,--libs $(event) hiredis yaml-0.1 libcrypto) $(msgpack) -lm
+CTL_LIBS   := $(call pkg,--libs jansson)
+CHECK_LIBS := $(call pkg,--libs check)
+
+WARN := -Wall -Wextra -Wshadow -Wpointer-arith -Wstrict-prototypes -Wmissing-prototypes \
+	-Wwrite-strings -Wvla -Wformat=2 $(if $(WERROR),-Werror)
+HARDEN := -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2 -fstack-protector-strong -fstack-clash-protection \
+	-fcf-protection -fPIE
+SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+
+mode_release  := -O2 -g $(HARDEN)
+mode_debug    := -Og -g
+mode_asan     := -O1 -g $(SANITIZE)
+mode_coverage := -O0 -g --coverage
+mode_fuzz     := -O1 -g $(SANITIZE) -fsanitize=fuzzer-no-link
+link_release  := -pie -Wl,-z,relro,-z,now
+ifeq ($(mode_$(MODE)),)
+$(error MODE=$(MODE) is none of release, debug, asan, coverage, fuzz)
+endif
+ifeq ($(MODE)$(origin CC),fuzzdefault)
+CC := clang
+endif
+
+CPPFLAGS_ALL := -D_GNU_SOURCE -DCOORDD_VERSION='"$(VERSION)"' -Isrc -I$(OUT)/gen -Itests $(LIB_CFLAGS) $(CPPFLAGS)
+CFLAGS_ALL   := -std=c11 $(mode_$(MODE)) $(WARN) $(CFLAGS)
+LDFLAGS_ALL  := $(mode_$(MODE)) $(link_$(MODE)) $(LDFLAGS)
+
+# `make V=1` shows the commands themselves.
+q := $(if $(V),,@)
+say = $(if $(V),@:,@printf '  %-5s %s\n' $1 $2)
+
+all: $(OUT)/coordd $(OUT)/coordctl ## build coordd and coordctl (in build/, and build/MODE/)
+ifeq ($(MODE),release)
+all: $(BUILD)/coordd $(BUILD)/coordctl
+$(BUILD)/coordd $(BUILD)/coordctl: $(BUILD)/%: $(OUT)/%
+	$(q)ln -sfn $(MODE)/$* $@
+endif
+
+# Other flags are another program: what was compiled with the old ones is compiled again.
+$(OUT)/flags: FORCE
+	@mkdir -p $(@D)
+	@echo '$(flags)' | cmp -s - $@ || echo '$(flags)' >$@
+flags := $(subst ','\'',$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) $(LDFLAGS_ALL))
+
+$(OUT)/%.o: %.c $(OUT)/flags
+	$(call say,CC,$<)
+	@mkdir -p $(@D)
+	$(q)$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -MMD -MP -c -o $@ $<
+
+$(OUT)/gen/scripts_gen.h: src/store/lua/embed.awk $(lua)
+	$(call say,GEN,$@)
+	@mkdir -p $(@D)
+	$(q)awk -f $^ >$@
+$(OUT)/src/store/script.o: $(gen)
+
+$(archive): $(call objects,$(lib_src))
+	$(call say,AR,$@)
+	$(q)rm -f $@ && $(AR) rcs $@ $^
+
+$(OUT)/coordd: $(OUT)/src/coordd.o $(archive)
+	$(call say,LINK,$@)
+	$(q)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS)
+
+$(OUT)/coordctl: $(call objects,$(ctl_src)) $(archive)
+	$(call say,LINK,$@)
+	$(q)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS) $(CTL_LIBS)
+
+$(OUT)/unit/%: $(OUT)/tests/unit/%.o $(call objects,$(tlib_src)) $(archive)
+	$(call say,LINK,$@)
+	@mkdir -p $(@D)
+	$(q)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS) $(CHECK_LIBS)
+
+$(OUT)/fuzz/%: $(OUT)/tests/fuzz/%.o $(archive)
+	$(call say,LINK,$@)
+	@mkdir -p $(@D)
+	$(q)$(CC) $(LDFLAGS_ALL) -fsanitize=fuzzer -o $@ $^ $(LIBS)
+
+$(bench_bin): $(call objects,$(bench_src))
+	$(call say,LINK,$@)
+	@mkdir -p $(@D)
+	$(q)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS)
+
+units: $(unit_bin)
+
+# --- what people ask for -----------------------------------------------------------------------
+
+# Each of these first installs what is missing (which changes what pkg-config says) and then runs make anew.
+again = +@$(MAKE) --no-print-directory $(if $(findstring -j,$(MAKEFLAGS)),,-j$$(nproc))
+
+deps: ## install what building and testing need (deps-build: less; deps-lint, deps-bench, deps-fuzz: more)
+	@.ci/deps build test
+deps-build:
+	@.ci/deps build
+deps-%: deps
+	@.ci/deps $*
+
+demo: deps-build ## watch messages live through a daemon and a Redis of their own
+	$(again) all
+	@COORDD=$(OUT)/coordd COORDCTL=$(OUT)/coordctl tests/demo.sh
+
+run: deps-build ## run coordd in the foreground with a Redis of its own; data in build/run
+	$(again) all
+	@mkdir -p $(BUILD)/run
+	$(OUT)/coordd --embedded-redis $(abspath $(BUILD)/run/redis)
+
+check: deps ## build, then run every test
+	$(again) all units
+	$(run_tests) --integration tests/integration $(unit_bin)
+check-unit: deps ## only the unit tests
+	$(again) units
+	$(run_tests) $(unit_bin)
+check-integration: deps ## only the tests with a real redis-server
+	$(again) all
+	$(run_tests) --integration tests/integration
+check-asan: ## every test under the address and undefined-behaviour sanitizers
+	$(again) MODE=asan check
+
+# By how much a mode's limits of time are stretched.
+slow_asan := 4
+slow_coverage := 2
+slow := $(or $(slow_$(MODE)),1)
+run_tests = @ASAN_OPTIONS=detect_stack_use_after_return=1 UBSAN_OPTIONS=print_stacktrace=1 \
+	COORDD_TEST_SLOW=$(slow) CK_TIMEOUT_MULTIPLIER=$(slow) \
+	COORDD=$(abspath $(OUT))/coordd COORDCTL=$(abspath $(OUT))/coordctl $(PYTHON) -B tests/run
+
+valgrind: deps-lint ## the unit tests under valgrind
+	$(again) MODE=debug under-valgrind
+under-valgrind: units
+	@CK_FORK=no $(PYTHON) -B tests/run $(unit_bin) --wrap \
+	 'valgrind -q --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite,indirect'
+
+coverage: ## every test, then which part of each file they reached
+	$(again) MODE=coverage check
+	@tests/lint/coverage $(BUILD)/coverage
+
+fuzz: deps-fuzz ## each fuzz target for FUZZ_SECONDS (30)
+	$(again) MODE=fuzz fuzzers
+FUZZ_SECONDS ?= 30
+fuzzers: $(fuzz_bin)
+	@set -e; for f in $(fuzz_bin); do \
+		mkdir -p $$f.corpus; \
+		$$f -max_total_time=$(FUZZ_SECONDS) -max_len=4096 -malloc_limit_mb=64 -artifact_prefix=$$f. \
+		    $$f.corpus tests/fuzz/corpus/$${f##*/}; done
+
+bench: deps-bench ## compare with beanstalkd and raw Redis lists; takes minutes
+	$(again) all $(bench_bin)
+	@COORDD=$(OUT)/coordd tests/bench/run $(BENCH_ARGS)
+
+# --- what is checked without running it --------------------------------------------------------
+
+lint: format-check tidy cppcheck layers docs-check shellcheck ## all of the following checks
+
+format: deps-lint ## reformat the C files
+	clang-format -i $(all_c) $(all_h)
+format-check: deps-lint ## is every C file formatted?
+	@for f in $(all_c) $(all_h); do clang-format $$f | cmp -s - $$f || { echo "$$f: not formatted"; bad=1; }; \
+	 done; test -z "$$bad" || { echo "make format would mend that"; exit 1; }
+	@echo "format: $(words $(all_c) $(all_h)) files are formatted"
+
+tidy: deps-lint $(gen) ## clang-tidy
+	@printf '%s\n' $(all_c) | xargs -P $$(nproc) -I FILE \
+	 clang-tidy --quiet FILE -- -std=c11 $(CPPFLAGS_ALL) $(WARN) 2>/dev/null
+	@echo "tidy: $(words $(all_c)) files are clean"
+
+# Not uninitvar: it does not see through the macros of uthash and <sys/queue.h>; valgrind does.
+cppcheck: deps-lint $(gen) ## cppcheck
+	@mkdir -p $(OUT)/cppcheck
+	@cppcheck -q -j $$(nproc) --cppcheck-build-dir=$(OUT)/cppcheck --std=c11 --enable=warning,performance,portability \
+	 --library=posix,gnu,bsd,openssl --inline-suppr --suppress=missingIncludeSystem --suppress=uninitvar \
+	 --suppress=legacyUninitvar --error-exitcode=1 \
+	 -D_GNU_SOURCE -DCOORDD_VERSION='"$(VERSION)"' -Isrc -I$(OUT)/gen \
+	 --include=tests/lint/cppcheck.h $(all_src)
+	@echo "cppcheck: $(words $(all_src)) files are clean"
+
+layers: ## does each folder include only what src/LAYERS lets it?
+	@tests/lint/layers src/LAYERS $(sort $(wildcard src/*.[ch] src/*/*.[ch]))
+
+docs-check: deps ## is every method, error, option, script and target named in the docs?
+	@$(PYTHON) -B tests/lint/docs-check
+
+shellcheck: deps-lint ## shellcheck
+	@shellcheck $(shell_scripts) && echo "shellcheck: $(words $(shell_scripts)) scripts are clean"
+shell_scripts = $(shell grep -lE '^\#!.*(/| )(ba)?sh' .ci/* $$(find tests -type f ! -name '*.[cho]'))
+
+# --- the rest ----------------------------------------------------------------------------------
+
+install: all ## into DESTDIR; PREFIX is /usr; a configuration that is there stays
+	install -D -m 755 $(OUT)/coordd $(DESTDIR)$(PREFIX)/sbin/coordd
+	install -D -m 755 $(OUT)/coordctl $(DESTDIR)$(PREFIX)/bin/coordctl
+	test -e $(DESTDIR)$(SYSCONFDIR)/coordd/coordd.yaml || \
+	 install -D -m 644 conf/coordd.yaml $(DESTDIR)$(SYSCONFDIR)/coordd/coordd.yaml
+
+uninstall: ## remove the programs; the configuration stays
+	rm -f $(DESTDIR)$(PREFIX)/sbin/coordd $(DESTDIR)$(PREFIX)/bin/coordctl
+
+clean: ## remove what was built
+	rm -rf $(BUILD)
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+.PHONY: all units deps demo run check check-unit check-integration check-asan valgrind coverage fuzz \
+	under-valgrind fuzzers bench lint format format-check tidy cppcheck layers docs-check shellcheck install \
+	uninstall clean help FORCE
+.SECONDARY:
+FORCE:
+
+-include $(patsubst %.c,$(OUT)/%.d,$(all_c))
