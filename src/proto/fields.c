@@ -1,0 +1,778 @@
+#include "proto/fields.h"
+
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+/*
+ * One decoder for all parameters, driven by fields.def. A key is looked for among the fields
+ * that the method allows, which are a handful. A place is known as a chain of names on the
+ * stack and becomes text (`messages[3].message.priority`) only when something is wrong there.
+ */
+enum kind {
+	KIND_AGENT,
+	KIND_MESSAGE,
+	KIND_SENDS,
+	KIND_AGENTS,
+	KIND_TEXTS,
+	KIND_TEXT,
+	KIND_NAME,
+	KIND_ERRORS,
+	KIND_FAILURE,
+	KIND_LEASE,
+	KIND_SECONDS,
+	KIND_SECONDS_ABOVE,
+	KIND_COUNT,
+	KIND_FACTOR
+};
+
+static const struct field_info {
+	struct str name;
+	enum kind kind;
+	uint32_t min, max;
+	size_t offset; /* in struct params */
+} fields[FIELD_COUNT] = {
+#define FIELD(name, kind, min, max) \
+	{ { #name, sizeof(#name) - 1 }, KIND_##kind, min, max, offsetof(struct params, name) },
+#include "proto/fields.def"
+#undef FIELD
+};
+
+_Static_assert(FIELD_COUNT <= 64, "a set of fields is 64 bits");
+
+const struct str message_type_names[MESSAGE_TYPES] = {
+	[MESSAGE_REQUEST] = { "request", 7 },
+	[MESSAGE_RESPONSE] = { "response", 8 },
+	[MESSAGE_EVENT] = { "event", 5 },
+};
+
+/* How deep a payload, and the value of an unknown key of a message, may be nested. */
+#define PAYLOAD_MAX_DEPTH 24
+
+/* A place in the params: a key of `up`, or an element of it when `name` is NULL. */
+struct at {
+	const struct at *up;
+	struct str name;
+	unsigned index;
+};
+
+/* How to check, and whom to tell. Without `rules` the bytes were checked before. */
+struct check {
+	const struct field_rules *rules;
+	struct errmsg *why;
+};
+
+static const struct check checked = { NULL, NULL };
+
+/* --- saying what is wrong ------------------------------------------------------------ */
+
+#define SHOWN_MAX 48 /* bytes of a client's key that an error repeats */
+
+/* A client's bytes as printable UTF-8, at most SHOWN_MAX of them. */
+static void
+show(char *out, size_t size, struct str s)
+{
+	size_t n = s.n < SHOWN_MAX ? s.n : SHOWN_MAX, to = 0;
+
+	for (size_t i = 0; i < n && to + 5 < size;) {
+		size_t len = 1; /* of the character at `i` */
+
+		while (len < 4 && i + len < s.n && (s.p[i + len] & 0xc0) == 0x80)
+			len++;
+		if (s.p[i] != '"' && s.p[i] != '\\' && i + len <= n &&
+		    str_is_utf8((struct str){ s.p + i, len }) &&
+		    !str_has_control((struct str){ s.p + i, len })) {
+			memcpy(out + to, s.p + i, len);
+			to += len;
+			i += len;
+		} else {
+			to += (size_t)snprintf(out + to, size - to, "\\x%02x",
+					       (unsigned char)s.p[i++]);
+		}
+	}
+	snprintf(out + to, size - to, "%s", n < s.n ? "..." : "");
+}
+
+static void
+path_put(char *out, size_t size, const struct at *at)
+{
+	char shown[SHOWN_MAX * 4 + 4];
+	size_t n;
+
+	out[0] = '\0';
+	if (at->up)
+		path_put(out, size, at->up);
+	n = strlen(out);
+	if (!at->name.p) {
+		snprintf(out + n, size - n, "[%u]", at->index);
+	} else {
+		show(shown, sizeof(shown), at->name);
+		snprintf(out + n, size - n, "%s%s", n ? "." : "", shown);
+	}
+}
+
+static enum err refuse(const struct check *, enum err, const struct at *, const char *fmt, ...)
+	__attribute__((format(printf, 4, 5)));
+
+/* "<place> <text>" */
+static enum err
+refuse(const struct check *check, enum err err, const struct at *at, const char *fmt, ...)
+{
+	char path[256], text[160];
+	va_list ap;
+
+	path_put(path, sizeof(path), at);
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	return errmsg_set(check->why, err, "%s %s", path, text);
+}
+
+static enum err
+bad(const struct check *check, const struct at *at, const char *text)
+{
+	return refuse(check, ERR_BAD_REQUEST, at, "%s", text);
+}
+
+/* `at` is NULL for the params themselves. */
+static enum err
+unknown_key(const struct check *check, const struct at *at, struct str key)
+{
+	char shown[SHOWN_MAX * 4 + 4], path[128] = "";
+
+	show(shown, sizeof(shown), key);
+	if (at)
+		path_put(path, sizeof(path), at);
+	return errmsg_set(check->why, ERR_BAD_REQUEST, "unknown field \"%s\"%s%s", shown,
+			  at ? " in " : "", path);
+}
+
+/* --- single values ------------------------------------------------------------------- */
+
+static bool
+key_is(struct str key, const char *name, size_t n)
+{
+	return key.n == n && memcmp(key.p, name, n) == 0;
+}
+#define KEY_IS(key, literal) key_is(key, literal, sizeof(literal) - 1)
+
+/* Valid UTF-8 without control characters. Nearly all names are ASCII, which one pass proves. */
+static bool
+is_name(struct str s)
+{
+	size_t i = 0;
+
+	while (i < s.n && s.p[i] >= 0x20 && s.p[i] < 0x7f)
+		i++;
+	return i == s.n || (str_is_utf8(s) && !str_has_control(s));
+}
+
+static enum err
+name_read(struct mp *m, struct str *out, uint32_t max, const struct at *at,
+	  const struct check *check)
+{
+	if (!mp_read_str(m, out) || out->n < 1 || out->n > max || !is_name(*out))
+		return refuse(check, ERR_BAD_REQUEST, at,
+			      "must be 1 to %u bytes of UTF-8 without control characters", max);
+	return OK;
+}
+
+static enum err
+text_read(struct mp *m, struct str *out, uint32_t min, uint32_t max, const struct at *at,
+	  const struct check *check)
+{
+	if (!mp_read_str(m, out) || !str_is_utf8(*out))
+		return bad(check, at, "must be a string of valid UTF-8");
+	if (out->n >= min && out->n <= max)
+		return OK;
+	if (min)
+		return refuse(check, ERR_BAD_REQUEST, at, "must be %u to %u bytes long", min,
+			      max);
+	return refuse(check, ERR_BAD_REQUEST, at, "must be at most %u bytes long", max);
+}
+
+/* One of `n` words; `says` lists them for the error. */
+static enum err
+word_read(struct mp *m, unsigned *out, const struct str *words, unsigned n, const char *says,
+	  const struct at *at, const struct check *check)
+{
+	struct str s;
+
+	if (mp_read_str(m, &s))
+		for (unsigned i = 0; i < n; i++)
+			if (str_eq(s, words[i])) {
+				*out = i;
+				return OK;
+			}
+	return refuse(check, ERR_BAD_REQUEST, at, "must be %s", says);
+}
+
+static enum err
+seconds_read(struct mp *m, uint64_t *us, const struct field_info *f, const struct at *at,
+	     const struct check *check)
+{
+	bool is_above = f->kind == KIND_SECONDS_ABOVE;
+	double v;
+
+	/* Not a number fails every comparison, so it is refused here too. */
+	if (mp_read_double(m, &v) && (is_above ? v > f->min : v >= f->min) && v <= f->max) {
+		*us = (uint64_t)llround(v * 1e6);
+		if (is_above && *us == 0)
+			*us = 1;
+		return OK;
+	}
+	if (is_above)
+		return refuse(check, ERR_BAD_REQUEST, at,
+			      "must be above %u and at most %u seconds", f->min, f->max);
+	return refuse(check, ERR_BAD_REQUEST, at, "must be between %u and %u seconds", f->min,
+		      f->max);
+}
+
+/* A non-negative integer; a float that is one will do, some languages have no other. */
+static bool
+whole_read(struct mp *m, uint64_t *out)
+{
+	double v;
+
+	if (mp_read_uint(m, out))
+		return true;
+	if (!mp_read_double(m, &v) || !(v >= 0 && v <= 9007199254740992.0) || v != floor(v))
+		return false;
+	*out = (uint64_t)v;
+	return true;
+}
+
+static enum err
+count_read(struct mp *m, uint64_t *out, const struct field_info *f, const struct at *at,
+	   const struct check *check)
+{
+	if (!whole_read(m, out) || *out < f->min || *out > f->max)
+		return refuse(check, ERR_BAD_REQUEST, at,
+			      "must be an integer between %u and %u", f->min, f->max);
+	return OK;
+}
+
+static enum err
+factor_read(struct mp *m, double *out, const struct field_info *f, const struct at *at,
+	    const struct check *check)
+{
+	if (!mp_read_double(m, out) || !(*out >= f->min && *out <= f->max))
+		return refuse(check, ERR_BAD_REQUEST, at, "must be a number between %u and %u",
+			      f->min, f->max);
+	return OK;
+}
+
+/* --- AgentId ------------------------------------------------------------------------- */
+
+static enum err
+agent_read(struct mp *m, struct agent_id *out, const struct at *at, const struct check *check)
+{
+	bool has_type = false, has_instance = false;
+	uint32_t n;
+
+	if (!mp_read_map(m, &n))
+		return bad(check, at, "must be a map {type, instance}");
+	out->type = (struct str){ NULL, 0 };
+	out->instance = STR("default");
+	while (n--) {
+		struct at here = { at, { NULL, 0 }, 0 };
+		struct str *to;
+		struct mp value;
+
+		if (!mp_read_str(m, &here.name))
+			return bad(check, at, "has a key that is no string");
+		if (KEY_IS(here.name, "type")) {
+			if (has_type)
+				return bad(check, &here, "is given twice");
+			has_type = true;
+			to = &out->type;
+		} else if (KEY_IS(here.name, "instance")) {
+			if (has_instance)
+				return bad(check, &here, "is given twice");
+			has_instance = true;
+			to = &out->instance;
+		} else {
+			return unknown_key(check, at, here.name);
+		}
+		if (mp_read_nil(m))
+			continue;
+		if (to == &out->instance) {
+			struct str s;
+
+			value = *m;
+			if (mp_read_str(&value, &s) && !s.n) {
+				*m = value;
+				continue;
+			}
+		}
+		if (name_read(m, to, 128, &here, check))
+			return ERR_BAD_REQUEST;
+	}
+	if (!out->type.n)
+		return bad(check, &(struct at){ at, STR("type"), 0 }, "is missing");
+	return OK;
+}
+
+/* --- AgentMessage -------------------------------------------------------------------- */
+
+enum message_key {
+	KEY_MESSAGE_ID,
+	KEY_MESSAGE_TYPE,
+	KEY_PAYLOAD,
+	KEY_PRIORITY,
+	KEY_TIMESTAMP,
+	KEY_SENDER,
+	KEY_RECIPIENT,
+	KEY_OTHER
+};
+
+static enum message_key
+message_key(struct str key)
+{
+	switch (key.n) {
+	case 6:
+		return memcmp(key.p, "sender", 6) == 0 ? KEY_SENDER : KEY_OTHER;
+	case 7:
+		return memcmp(key.p, "payload", 7) == 0 ? KEY_PAYLOAD : KEY_OTHER;
+	case 8:
+		return memcmp(key.p, "priority", 8) == 0 ? KEY_PRIORITY : KEY_OTHER;
+	case 9:
+		return memcmp(key.p, "timestamp", 9) == 0   ? KEY_TIMESTAMP
+		       : memcmp(key.p, "recipient", 9) == 0 ? KEY_RECIPIENT
+							    : KEY_OTHER;
+	case 10:
+		return memcmp(key.p, "message_id", 10) == 0 ? KEY_MESSAGE_ID : KEY_OTHER;
+	case 12:
+		return memcmp(key.p, "message_type", 12) == 0 ? KEY_MESSAGE_TYPE : KEY_OTHER;
+	default:
+		return KEY_OTHER;
+	}
+}
+
+bool
+message_knows_key(struct str key)
+{
+	return message_key(key) != KEY_OTHER;
+}
+
+/* Take `n` digits from `s`; false when they are not there or not in min..max. */
+static bool
+digits(struct str *s, unsigned n, unsigned min, unsigned max, unsigned *out)
+{
+	*out = 0;
+	if (s->n < n)
+		return false;
+	for (unsigned i = 0; i < n; i++) {
+		if (s->p[i] < '0' || s->p[i] > '9')
+			return false;
+		*out = *out * 10 + (unsigned)(s->p[i] - '0');
+	}
+	s->p += n;
+	s->n -= n;
+	return *out >= min && *out <= max;
+}
+
+/* Take one character of `any` from `s`. */
+static bool
+one_of(struct str *s, const char *any)
+{
+	if (!s->n || !*s->p || !strchr(any, *s->p))
+		return false;
+	s->p++;
+	s->n--;
+	return true;
+}
+
+/* YYYY-MM-DD, then nothing or [T ]hh:mm[:ss[.f...]][Z|+hh:mm|+hhmm]; a day that exists. */
+static bool
+is_timestamp(struct str s)
+{
+	static const uint8_t days[] = { 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31 };
+	unsigned year, month, day, ignored;
+
+	if (!digits(&s, 4, 1, 9999, &year) || !one_of(&s, "-") ||
+	    !digits(&s, 2, 1, 12, &month) || !one_of(&s, "-") || !digits(&s, 2, 1, 31, &day))
+		return false;
+	if (month == 2 && year % 4 == 0 && (year % 100 != 0 || year % 400 == 0))
+		day--;
+	if (day > days[month - 1])
+		return false;
+	if (!s.n)
+		return true;
+	if (!one_of(&s, "T ") || !digits(&s, 2, 0, 23, &ignored) || !one_of(&s, ":") ||
+	    !digits(&s, 2, 0, 59, &ignored))
+		return false;
+	if (one_of(&s, ":")) {
+		if (!digits(&s, 2, 0, 60, &ignored))
+			return false;
+		if (one_of(&s, ".")) {
+			if (!one_of(&s, "0123456789"))
+				return false;
+			while (one_of(&s, "0123456789"))
+				;
+		}
+	}
+	if (!s.n || one_of(&s, "Z"))
+		return !s.n;
+	if (!one_of(&s, "+-") || !digits(&s, 2, 0, 23, &ignored))
+		return false;
+	one_of(&s, ":");
+	return digits(&s, 2, 0, 59, &ignored) && !s.n;
+}
+
+/* Step over the next value, which every receiver must be able to decode. */
+static enum err
+opaque_read(struct mp *m, struct str *out, const struct at *at, const struct check *check)
+{
+	const uint8_t *start = m->p;
+	const char *wrong = NULL;
+
+	if (check->rules)
+		wrong = mp_skip_portable(m, PAYLOAD_MAX_DEPTH, check->rules->any_content);
+	else
+		mp_skip(m);
+	*out = (struct str){ (const char *)start, (size_t)(m->p - start) };
+	return wrong ? bad(check, at, wrong) : OK;
+}
+
+/* One of AgentMessage's own keys, whose value is not nil. */
+static enum err
+message_value(struct mp *m, struct message *out, enum message_key key, const struct at *at,
+	      const struct check *check)
+{
+	unsigned word = MESSAGE_TYPES;
+	uint64_t priority;
+	uint32_t n;
+	struct mp map;
+
+	switch (key) {
+	case KEY_MESSAGE_ID:
+		if (!mp_read_str(m, &out->id) || out->id.n < 1 || out->id.n > 128 ||
+		    (check->rules && !str_is_utf8(out->id)))
+			return bad(check, at, "must be 1 to 128 bytes of UTF-8");
+		return OK;
+	case KEY_MESSAGE_TYPE:
+		if (word_read(m, &word, message_type_names, MESSAGE_TYPES,
+			      "\"request\", \"response\" or \"event\"", at, check))
+			return ERR_BAD_REQUEST;
+		out->type = (enum message_type)word;
+		return OK;
+	case KEY_PAYLOAD:
+		map = *m;
+		if (!mp_read_map(&map, &n))
+			return bad(check, at, "must be a map");
+		return opaque_read(m, &out->payload, at, check);
+	case KEY_PRIORITY:
+		if (!whole_read(m, &priority) ||
+		    (priority != 1 && priority != 5 && priority != 9))
+			return bad(check, at, "must be 1, 5 or 9");
+		out->priority = (uint8_t)priority;
+		return OK;
+	case KEY_TIMESTAMP:
+		if (!mp_read_str(m, &out->timestamp) ||
+		    (check->rules && !is_timestamp(out->timestamp)))
+			return bad(check, at, "must be an ISO 8601 time");
+		return OK;
+	default: /* sender and recipient: the outer ones count */
+		mp_skip(m);
+		return OK;
+	}
+}
+
+/*
+ * A key of somebody else's. It is delivered with its value, so what is said of payloads holds
+ * for both; that it is a string is AgentMessage's shape, and no setting lifts that.
+ */
+static enum err
+message_other(struct mp *m, bool is_str, const struct at *at, const struct check *check)
+{
+	struct str value;
+
+	if (check->rules && !check->rules->any_content) {
+		if (!is_str)
+			return bad(check, at, "is a key that is no string");
+		if (!str_is_utf8(at->name))
+			return bad(check, at, "is a key that is no valid UTF-8");
+	}
+	return opaque_read(m, &value, at, check);
+}
+
+static enum err
+message_read(struct mp *m, struct message *out, const struct at *at, const struct check *check)
+{
+	const uint8_t *start = m->p;
+	unsigned seen = 0;
+	uint32_t n;
+
+	if (!mp_read_map(m, &n))
+		return bad(check, at, "must be a map");
+	*out = (struct message){ .type = MESSAGE_TYPES, .priority = 5, .payload = STR("\x80") };
+	while (n--) {
+		struct at here = { at, { NULL, 0 }, 0 };
+		bool is_str = mp_type(m) == MP_STR;
+		enum message_key key;
+		enum err err;
+
+		if (!mp_read_str(m, &here.name))
+			return bad(check, at, "has a key that is no string");
+		key = message_key(here.name);
+		if (key == KEY_OTHER) {
+			out->extra++;
+			err = message_other(m, is_str, &here, check);
+		} else if (seen & 1u << key) {
+			err = bad(check, &here, "is given twice");
+		} else {
+			seen |= 1u << key;
+			err = mp_read_nil(m) ? OK : message_value(m, out, key, &here, check);
+		}
+		if (err)
+			return err;
+	}
+	if (!out->id.n)
+		return bad(check, &(struct at){ at, STR("message_id"), 0 }, "is missing");
+	if (out->type == MESSAGE_TYPES)
+		return bad(check, &(struct at){ at, STR("message_type"), 0 }, "is missing");
+	out->map = (struct str){ (const char *)start, (size_t)(m->p - start) };
+	return OK;
+}
+
+/* --- lists --------------------------------------------------------------------------- */
+
+static enum err
+send_item_read(struct mp *m, struct send_item *out, const struct at *at,
+	       const struct check *check)
+{
+	static const struct {
+		struct str name;
+		uint64_t field;
+	} keys[] = {
+		{ { "recipient", 9 }, F(recipient) },
+		{ { "message", 7 }, F(message) },
+		{ { "delay", 5 }, F(delay) },
+		{ { "ttl", 3 }, F(ttl) },
+	};
+	uint64_t seen = 0, have = 0;
+	uint32_t n;
+
+	if (!mp_read_map(m, &n))
+		return bad(check, at, "must be a map {recipient, message, delay, ttl}");
+	out->delay = out->ttl = 0;
+	while (n--) {
+		struct at here = { at, { NULL, 0 }, 0 };
+		uint64_t field = 0;
+		enum err err = OK;
+
+		if (!mp_read_str(m, &here.name))
+			return bad(check, at, "has a key that is no string");
+		for (unsigned i = 0; i < sizeof(keys) / sizeof(keys[0]); i++)
+			if (str_eq(here.name, keys[i].name))
+				field = keys[i].field;
+		if (!field)
+			return unknown_key(check, at, here.name);
+		if (seen & field)
+			return bad(check, &here, "is given twice");
+		seen |= field;
+		if (mp_read_nil(m))
+			continue;
+		have |= field;
+		if (field == F(recipient))
+			err = agent_read(m, &out->recipient, &here, check);
+		else if (field == F(message))
+			err = message_read(m, &out->message, &here, check);
+		else if (field == F(delay))
+			err = seconds_read(m, &out->delay, &fields[FIELD_delay], &here, check);
+		else
+			err = seconds_read(m, &out->ttl, &fields[FIELD_ttl], &here, check);
+		if (err)
+			return err;
+	}
+	if (!(have & F(recipient)))
+		return bad(check, &(struct at){ at, STR("recipient"), 0 }, "is missing");
+	if (!(have & F(message)))
+		return bad(check, &(struct at){ at, STR("message"), 0 }, "is missing");
+	out->has_ttl = have & F(ttl);
+	return OK;
+}
+
+static enum err
+list_read(struct mp *m, struct list *out, const struct field_info *f, const struct at *at,
+	  const struct check *check)
+{
+	uint32_t max = f->max < check->rules->max_batch ? f->max : check->rules->max_batch;
+	const uint8_t *start;
+	uint32_t n;
+
+	if (!mp_read_array(m, &n))
+		return bad(check, at, "must be a list");
+	if (n > max)
+		return refuse(check, ERR_TOO_LARGE, at, "must have at most %u elements", max);
+	if (n < f->min)
+		return bad(check, at, "must have at least one element");
+	start = m->p;
+	for (uint32_t i = 0; i < n; i++) {
+		struct at here = { at, { NULL, 0 }, i };
+		struct agent_id agent;
+		struct send_item item;
+		struct str text;
+		enum err err;
+
+		if (f->kind == KIND_SENDS)
+			err = send_item_read(m, &item, &here, check);
+		else if (f->kind == KIND_AGENTS)
+			err = agent_read(m, &agent, &here, check);
+		else
+			err = text_read(m, &text, 0, UINT32_MAX, &here, check);
+		if (err)
+			return err;
+	}
+	out->raw = (struct str){ (const char *)start, (size_t)(m->p - start) };
+	out->n = n;
+	return OK;
+}
+
+/* What `m` has not taken of the list's elements. */
+static void
+list_rest(struct list *list, const struct mp *m)
+{
+	list->raw = (struct str){ (const char *)m->p, (size_t)(m->end - m->p) };
+}
+
+void
+list_next_send(struct list *list, struct send_item *out)
+{
+	struct mp m = mp_of(list->raw);
+
+	send_item_read(&m, out, &(struct at){ 0 }, &checked);
+	list_rest(list, &m);
+}
+
+void
+list_next_agent(struct list *list, struct agent_id *out)
+{
+	struct mp m = mp_of(list->raw);
+
+	agent_read(&m, out, &(struct at){ 0 }, &checked);
+	list_rest(list, &m);
+}
+
+struct str
+list_next_text(struct list *list)
+{
+	struct mp m = mp_of(list->raw);
+	struct str s = { NULL, 0 };
+
+	mp_read_str(&m, &s);
+	list_rest(list, &m);
+	return s;
+}
+
+/* --- params -------------------------------------------------------------------------- */
+
+static enum err
+field_read(struct mp *m, struct params *params, const struct field_info *f,
+	   const struct check *check)
+{
+	static const struct str errors[] = { { "map", 3 }, { "pair", 4 } };
+	static const struct str failures[] = { { "transient", 9 },
+					       { "permanent", 9 },
+					       { "timeout", 7 } };
+	static const struct str leases[] = { { "timeout", 7 },
+					     { "connection", 10 },
+					     { "heartbeat", 9 } };
+	const struct at at = { NULL, f->name, 0 };
+	void *out = (char *)params + f->offset;
+	unsigned word = 0;
+	enum err err;
+
+	switch (f->kind) {
+	case KIND_AGENT:
+		return agent_read(m, out, &at, check);
+	case KIND_MESSAGE:
+		return message_read(m, out, &at, check);
+	case KIND_SENDS:
+	case KIND_AGENTS:
+	case KIND_TEXTS:
+		return list_read(m, out, f, &at, check);
+	case KIND_TEXT:
+		return text_read(m, out, f->min, f->max, &at, check);
+	case KIND_NAME:
+		return name_read(m, out, f->max, &at, check);
+	case KIND_ERRORS:
+		err = word_read(m, &word, errors, 2, "\"map\" or \"pair\"", &at, check);
+		params->errors = (enum rpc_errors)word;
+		return err;
+	case KIND_FAILURE:
+		err = word_read(m, &word, failures, 3,
+				"\"transient\", \"permanent\" or \"timeout\"", &at, check);
+		params->failure = (enum failure)word;
+		return err;
+	case KIND_LEASE:
+		err = word_read(m, &word, leases, 3,
+				"\"timeout\", \"connection\" or \"heartbeat\"", &at, check);
+		params->lease = (enum lease)word;
+		return err;
+	case KIND_SECONDS:
+	case KIND_SECONDS_ABOVE:
+		return seconds_read(m, out, f, &at, check);
+	case KIND_COUNT:
+		return count_read(m, out, f, &at, check);
+	case KIND_FACTOR:
+		return factor_read(m, out, f, &at, check);
+	}
+	return ERR_INTERNAL;
+}
+
+/* The field of `allowed` that `key` names, or FIELD_COUNT. */
+static unsigned
+field_find(uint64_t allowed, struct str key)
+{
+	for (; allowed; allowed &= allowed - 1) {
+		unsigned i = (unsigned)__builtin_ctzll(allowed);
+
+		if (str_eq(fields[i].name, key))
+			return i;
+	}
+	return FIELD_COUNT;
+}
+
+enum err
+params_read(struct params *params, struct str raw, uint64_t required, uint64_t optional,
+	    const struct field_rules *rules, struct errmsg *why)
+{
+	const struct check check = { rules, why };
+	uint64_t missing;
+	struct mp m = mp_of(raw);
+	uint32_t n = 0;
+
+	params->have = params->nil = 0;
+	if (raw.n && !mp_read_map(&m, &n))
+		return errmsg_set(why, ERR_BAD_REQUEST, "params must be a map");
+	while (n--) {
+		struct str key;
+		unsigned i;
+		enum err err;
+
+		if (!mp_read_str(&m, &key))
+			return errmsg_set(why, ERR_BAD_REQUEST,
+					  "params has a key that is no string");
+		i = field_find(required | optional, key);
+		if (i == FIELD_COUNT)
+			return unknown_key(&check, NULL, key);
+		if ((params->have | params->nil) & 1ull << i)
+			return errmsg_set(why, ERR_BAD_REQUEST, "%s is given twice",
+					  fields[i].name.p);
+		if (mp_read_nil(&m)) {
+			params->nil |= 1ull << i;
+			continue;
+		}
+		params->have |= 1ull << i;
+		err = field_read(&m, params, &fields[i], &check);
+		if (err)
+			return err;
+	}
+	missing = required & ~params->have;
+	if (missing)
+		return errmsg_set(why, ERR_BAD_REQUEST, "%s is missing",
+				  fields[__builtin_ctzll(missing)].name.p);
+	return OK;
+}

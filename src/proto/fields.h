@@ -1,0 +1,101 @@
+#ifndef COORDD_PROTO_FIELDS_H
+#define COORDD_PROTO_FIELDS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "base/str.h"
+#include "proto/mp.h"
+#include "proto/rpc.h"
+
+/*
+ * Typed, checked views of a request's params. Everything borrows the frame: it lives as long as
+ * the frame does. Nothing is defaulted here, see `have`.
+ */
+
+/* docs/PROTOCOL.md, AgentId. An absent, nil or empty instance reads as "default". */
+struct agent_id {
+	struct str type, instance;
+};
+
+enum message_type { MESSAGE_REQUEST, MESSAGE_RESPONSE, MESSAGE_EVENT, MESSAGE_TYPES };
+extern const struct str message_type_names[MESSAGE_TYPES];
+enum failure { FAILURE_TRANSIENT, FAILURE_PERMANENT, FAILURE_TIMEOUT };
+enum lease { LEASE_TIMEOUT, LEASE_CONNECTION, LEASE_HEARTBEAT };
+
+/* docs/PROTOCOL.md, AgentMessage. */
+struct message {
+	struct str id;	      /* 1..128 bytes of UTF-8 */
+	enum message_type type;
+	uint8_t priority;     /* 1, 5 or 9 */
+	struct str payload;   /* raw map, as sent; the one byte 0x80 when absent or nil */
+	struct str timestamp; /* as sent; n is 0 when absent or nil */
+	struct str map;	      /* the whole message, raw */
+	uint32_t extra;	      /* how many of its keys are none of AgentMessage's */
+};
+
+/* Whether `key` is one of AgentMessage's own: the others are carried untouched. */
+bool message_knows_key(struct str key);
+
+/* A list that was checked whole; read it with list_next_*(). */
+struct list {
+	struct str raw; /* the elements, without the array's header */
+	uint32_t n;
+};
+
+enum field {
+#define FIELD(name, kind, min, max) FIELD_##name,
+#include "proto/fields.def"
+#undef FIELD
+	FIELD_COUNT
+};
+#define F(name) (1ull << FIELD_##name)
+
+struct params {
+	uint64_t have; /* F(name) of each field that was given and is not nil */
+	uint64_t nil;  /* F(name) of each field that was given as nil */
+	struct agent_id agent, sender, recipient, holder;
+	struct message message;
+	struct list messages, recipients, tokens, ids, message_ids;
+	struct str token, namespace, client, type, after, error;
+	enum rpc_errors errors;
+	enum failure failure;
+	enum lease lease;
+	uint64_t visibility_timeout, wait, delay, ttl, backoff_base, backoff_max; /* microseconds */
+	uint64_t max, limit, queue_size, retry_attempts;
+	double backoff_factor, backoff_jitter;
+};
+
+struct field_rules {
+	bool any_content;   /* limits.portable_payloads is off */
+	uint32_t max_batch; /* elements of any list; more is ERR_TOO_LARGE */
+};
+
+/*
+ * Check `raw` (one map, or empty) and fill `params`: every key must be in `required | optional`
+ * and of its type and range; every `required` one must be there and not nil; none may come
+ * twice. On error `params` is undefined and `why` names the field, down to the element
+ * (`messages[3].message.priority`).
+ *
+ *	OK, ERR_BAD_REQUEST, ERR_TOO_LARGE (a list over max_batch)
+ */
+enum err params_read(struct params *params, struct str raw, uint64_t required, uint64_t optional,
+		     const struct field_rules *rules, struct errmsg *why);
+
+/* An element of `messages`. */
+struct send_item {
+	struct agent_id recipient;
+	struct message message;
+	uint64_t delay, ttl; /* microseconds; 0 when absent */
+	bool has_ttl;
+};
+
+/*
+ * Take the next element from a checked list, so none of these can fail; the caller counts.
+ */
+void list_next_send(struct list *list, struct send_item *out);
+void list_next_agent(struct list *list, struct agent_id *out);
+struct str list_next_text(struct list *list);
+
+#endif

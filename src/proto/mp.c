@@ -1,0 +1,340 @@
+#include "proto/mp.h"
+
+/* As static functions: as the library's own header declares them, for one file only. */
+#include <msgpack/pack.h>
+
+#include "proto/frame.h"
+#include "proto/head.h"
+
+/* The head of the next value. False at the end, and where the bytes were not proven after all.
+ */
+static inline bool
+next(const struct mp *m, struct head *h)
+{
+	size_t n = (size_t)(m->end - m->p);
+
+	return n && head_read(h, m->p, n) && head_body(h) <= n - h->bytes;
+}
+
+enum mp_type
+mp_type(const struct mp *m)
+{
+	struct head h;
+
+	return next(m, &h) ? h.type : MP_NONE;
+}
+
+bool
+mp_read_nil(struct mp *m)
+{
+	if (m->p == m->end || *m->p != 0xc0)
+		return false;
+	m->p++;
+	return true;
+}
+
+bool
+mp_read_bool(struct mp *m, bool *out)
+{
+	if (m->p == m->end || (*m->p & 0xfe) != 0xc2)
+		return false;
+	*out = *m->p++ & 1;
+	return true;
+}
+
+/* An integer's 64 bits, and whether they are of a negative number. */
+static bool
+next_int(const struct mp *m, struct head *h, uint64_t *bits, bool *is_negative)
+{
+	uint8_t c;
+
+	if (!next(m, h) || h->type != MP_INT)
+		return false;
+	c = *m->p;
+	if (h->bytes == 1) {
+		*bits = (uint64_t)(int64_t)(int8_t)c;
+		*is_negative = c >= 0xe0;
+		return true;
+	}
+	*bits = head_be(m->p + 1, h->bytes - 1);
+	*is_negative = c >= 0xd0 && m->p[1] & 0x80;
+	if (*is_negative && h->bytes < 9)
+		*bits |= UINT64_MAX << (h->bytes - 1) * 8;
+	return true;
+}
+
+bool
+mp_read_uint(struct mp *m, uint64_t *out)
+{
+	struct head h;
+	uint64_t bits;
+	bool is_negative;
+
+	if (!next_int(m, &h, &bits, &is_negative) || is_negative)
+		return false;
+	*out = bits;
+	m->p += h.bytes;
+	return true;
+}
+
+bool
+mp_read_int(struct mp *m, int64_t *out)
+{
+	struct head h;
+	uint64_t bits;
+	bool is_negative;
+
+	if (!next_int(m, &h, &bits, &is_negative) || (!is_negative && bits > INT64_MAX))
+		return false;
+	*out = (int64_t)bits;
+	m->p += h.bytes;
+	return true;
+}
+
+bool
+mp_read_double(struct mp *m, double *out)
+{
+	struct head h;
+	uint64_t bits;
+	bool is_negative;
+
+	if (next_int(m, &h, &bits, &is_negative)) {
+		*out = is_negative ? (double)(int64_t)bits : (double)bits;
+	} else if (next(m, &h) && h.type == MP_FLOAT) {
+		bits = head_be(m->p + 1, h.bytes - 1);
+		if (h.bytes == 5) {
+			uint32_t half = (uint32_t)bits;
+			float f;
+
+			memcpy(&f, &half, sizeof(f));
+			*out = (double)f;
+		} else {
+			memcpy(out, &bits, sizeof(*out));
+		}
+	} else {
+		return false;
+	}
+	m->p += h.bytes;
+	return true;
+}
+
+bool
+mp_read_str(struct mp *m, struct str *out)
+{
+	struct head h;
+
+	if (!next(m, &h) || (h.type != MP_STR && h.type != MP_BIN))
+		return false;
+	*out = (struct str){ (const char *)m->p + h.bytes, h.arg };
+	m->p += h.bytes + h.arg;
+	return true;
+}
+
+bool
+mp_read_array(struct mp *m, uint32_t *n)
+{
+	struct head h;
+
+	if (!next(m, &h) || h.type != MP_ARRAY)
+		return false;
+	*n = h.arg;
+	m->p += h.bytes;
+	return true;
+}
+
+bool
+mp_read_map(struct mp *m, uint32_t *n)
+{
+	struct head h;
+
+	if (!next(m, &h) || (h.type != MP_MAP && (h.type != MP_ARRAY || h.arg)))
+		return false;
+	*n = h.arg;
+	m->p += h.bytes;
+	return true;
+}
+
+/* Counting what is still to come needs no stack: how it is nested does not matter here. */
+struct str
+mp_skip(struct mp *m)
+{
+	const uint8_t *start = m->p;
+	uint64_t left = 1;
+	struct head h;
+
+	while (left) {
+		if (!next(m, &h)) {
+			m->p = m->end;
+			break;
+		}
+		left += head_items(&h) - 1;
+		m->p += h.bytes + head_body(&h);
+	}
+	return (struct str){ (const char *)start, (size_t)(m->p - start) };
+}
+
+/* Nearly all text is ASCII: eight bytes at a time, until one is not. */
+static bool
+is_utf8(const uint8_t *p, size_t n)
+{
+	uint64_t eight;
+
+	while (n >= sizeof(eight)) {
+		memcpy(&eight, p, sizeof(eight));
+		if (eight & 0x8080808080808080ull)
+			break;
+		p += sizeof(eight);
+		n -= sizeof(eight);
+	}
+	return str_is_utf8((struct str){ (const char *)p, n });
+}
+
+const char *
+mp_skip_portable(struct mp *m, unsigned max_depth, bool any_content)
+{
+	/* Values still to come in each open container; a map's keys are where that is even. */
+	uint64_t left[FRAME_MAX_DEPTH], items;
+	bool is_map[FRAME_MAX_DEPTH];
+	struct mp at = *m;
+	unsigned depth = 0;
+	struct head h;
+
+	if (max_depth > FRAME_MAX_DEPTH)
+		max_depth = FRAME_MAX_DEPTH;
+	do {
+		if (!next(&at, &h))
+			return "is no complete value";
+		if (!any_content) {
+			/* `bin` as a key is no string to everyone: JavaScript's decoder throws.
+			 */
+			if (h.type != MP_STR && depth && is_map[depth - 1] &&
+			    !(left[depth - 1] & 1))
+				return "has a key that is no string";
+			if (h.type == MP_EXT)
+				return "holds an ext type";
+			if (h.type == MP_STR && !is_utf8(at.p + h.bytes, h.arg))
+				return "holds a string that is no valid UTF-8";
+		}
+		at.p += h.bytes + head_body(&h);
+
+		if (h.type == MP_ARRAY || h.type == MP_MAP) {
+			if (depth == max_depth)
+				return "is nested too deep";
+			items = head_items(&h);
+			if (items) {
+				left[depth] = items;
+				is_map[depth++] = h.type == MP_MAP;
+				continue;
+			}
+		}
+		while (depth && --left[depth - 1] == 0)
+			depth--;
+	} while (depth);
+	*m = at;
+	return NULL;
+}
+
+const char *
+mp_portable(struct str s, unsigned max_depth, bool any_content)
+{
+	struct mp m = mp_of(s);
+
+	return mp_skip_portable(&m, max_depth, any_content);
+}
+
+/* The packer's write callback. Inlined, most of its writes are one store of known size. */
+static inline int
+put(void *data, const char *p, size_t n)
+{
+	struct buf *b = data;
+
+	if (b->cap - b->len < n)
+		buf_reserve(b, n);
+	memcpy(b->data + b->len, p, n);
+	b->len += n;
+	return 0;
+}
+
+void
+mp_put_nil(struct buf *b)
+{
+	msgpack_packer pk = { b, put };
+
+	msgpack_pack_nil(&pk);
+}
+
+void
+mp_put_bool(struct buf *b, bool v)
+{
+	msgpack_packer pk = { b, put };
+
+	if (v)
+		msgpack_pack_true(&pk);
+	else
+		msgpack_pack_false(&pk);
+}
+
+void
+mp_put_uint(struct buf *b, uint64_t v)
+{
+	msgpack_packer pk = { b, put };
+
+	msgpack_pack_uint64(&pk, v);
+}
+
+void
+mp_put_int(struct buf *b, int64_t v)
+{
+	msgpack_packer pk = { b, put };
+
+	msgpack_pack_int64(&pk, v);
+}
+
+void
+mp_put_double(struct buf *b, double v)
+{
+	msgpack_packer pk = { b, put };
+
+	msgpack_pack_double(&pk, v);
+}
+
+void
+mp_put_str(struct buf *b, struct str s)
+{
+	msgpack_packer pk = { b, put };
+
+	msgpack_pack_str(&pk, s.n);
+	if (s.n)
+		put(b, s.p, s.n);
+}
+
+void
+mp_put_bin(struct buf *b, struct str s)
+{
+	msgpack_packer pk = { b, put };
+
+	msgpack_pack_bin(&pk, s.n);
+	buf_put(b, s.p, s.n);
+}
+
+void
+mp_put_array(struct buf *b, uint32_t n)
+{
+	msgpack_packer pk = { b, put };
+
+	msgpack_pack_array(&pk, n);
+}
+
+void
+mp_put_map(struct buf *b, uint32_t n)
+{
+	msgpack_packer pk = { b, put };
+
+	msgpack_pack_map(&pk, n);
+}
+
+void
+mp_put_raw(struct buf *b, struct str s)
+{
+	buf_put(b, s.p, s.n);
+}
