@@ -1,0 +1,94 @@
+#ifndef COORDD_NET_CONN_H
+#define COORDD_NET_CONN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+#include "base/loop.h"
+#include "proto/frame.h"
+
+/*
+ * One client's socket: frames in, bytes out, and backpressure. Knows frames, not methods.
+ *
+ * Reads go through one buffer that all connections share; only the tail of a partial frame is
+ * kept per connection, so an idle one holds no buffer. Answers collect in the output buffer and
+ * leave with one write at the end of the turn (TURN_CONNS).
+ */
+struct conn;
+struct conns; /* all of them */
+
+/* How a connection ends; for the log, the counters and who is told. */
+enum conn_end {
+	CONN_END_CLIENT,      /* it closed, or its socket failed */
+	CONN_END_PROTOCOL,    /* no MessagePack, no MessagePack-RPC, over a limit */
+	CONN_END_SLOW_READER, /* output_limit or output_stall_timeout */
+	CONN_END_SLOW_WRITER, /* a frame not completed in time */
+	CONN_END_SILENT,      /* nothing came within hello_timeout, or idle_timeout passed */
+	CONN_END_SERVER,      /* drained or closed by us */
+	CONN_ENDS
+};
+extern const char *const conn_end_names[CONN_ENDS];
+
+struct conn_limits {
+	struct frame_limits frame;
+	size_t output_high_water; /* bytes unsent above which its requests are not read */
+	size_t output_limit;	  /* bytes unsent at which it is closed */
+	uint64_t output_stall_us; /* unsent bytes and no progress for so long: closed */
+	uint64_t hello_timeout_us; /* no first frame within this: closed; 0 never */
+	uint64_t frame_timeout_us; /* a frame begun but not completed within this: closed */
+	uint64_t idle_timeout_us;  /* no byte for so long: closed; 0 never */
+	uint64_t tcp_keepalive_us; /* 0 off */
+	bool tcp_nodelay;
+	unsigned max_connections;
+	unsigned max_per_ip; /* 0 no limit; TCP only */
+};
+
+/* What the layer above does with a connection. Never called from inside a conn_*() call. */
+struct conn_ops {
+	/* A new one; the result is kept as its user pointer. */
+	void *(*on_open)(void *arg, struct conn *conn);
+	/* One complete frame; borrowed for the call. False: close it as CONN_END_PROTOCOL after what
+	 * is in its output was tried. */
+	bool (*on_frame)(void *user, const uint8_t *frame, size_t n);
+	/* Framing is lost (FRAME_INVALID, _TOO_DEEP, _TOO_LARGE): put one answer into the output;
+	 * the connection is closed afterwards. */
+	void (*on_bad_frame)(void *user, enum frame_status status);
+	/* It is over: its fd is closed, nothing more is read or written, `conn` is valid until this
+	 * returns. */
+	void (*on_close)(void *user, enum conn_end why);
+};
+
+struct conns *conns_new(struct loop *loop, const struct conn_limits *limits,
+			const struct conn_ops *ops, void *arg);
+void conns_free(struct conns *conns); /* closes what is left as CONN_END_SERVER */
+/* New limits for all, at once. */
+void conns_set_limits(struct conns *conns, const struct conn_limits *limits);
+unsigned conns_count(const struct conns *conns);
+/* Take over an accepted, non-blocking socket. `peer` is its address for logs. Over a limit, it
+ * is answered with one `overloaded` error frame (msgid 0) if the socket takes it, closed, and
+ * false returned. */
+bool conns_accept(struct conns *conns, int fd, bool is_unix, const char *peer);
+/* Close each as CONN_END_SERVER once its output has left, or at the next conns_free(). */
+void conns_close_all(struct conns *conns);
+
+/* Append to this, then call conn_wrote(). */
+struct buf *conn_output(struct conn *conn);
+void conn_wrote(struct conn *conn);
+/* Bytes ever put into the output, and how many of them the kernel has taken: what was put
+ * before offset X has been written when conn_written() >= X. */
+uint64_t conn_put_total(const struct conn *conn);
+uint64_t conn_written_total(const struct conn *conn);
+/* Stop or resume reading requests: a reason above (too much in flight). Idempotent. Frames already
+ * buffered are not delivered while it is stopped, and are when it resumes (from the loop, never
+ * from inside this call). */
+void conn_pause(struct conn *conn, bool paused);
+/* Close it now, from anywhere: on_close runs on the next turn, memory goes after that. */
+void conn_close(struct conn *conn, enum conn_end why);
+
+uint64_t conn_id(const struct conn *conn); /* counts from 1 in this process */
+const char *conn_peer(const struct conn *conn); /* "127.0.0.1:50122", "unix:pid=812,uid=0" */
+bool conn_is_unix(const struct conn *conn);
+
+#endif
