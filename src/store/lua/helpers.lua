@@ -1,0 +1,109 @@
+-- What scripts of a queue do to it. Include common before this.
+LISTS = { [0] = ':1', ':5', ':9' }
+
+function save()
+	if not exists then
+		exists = true
+		pcall('ZADD', P .. ':queues', 0, name)
+	end
+	call('SET', base .. ':s', pack(STATE, 1, flags, counter, reserved, waiting, held, wake, last, dedup_no))
+end
+
+-- Something happens to this queue at `at`: the sweep must look then.
+function wake_by(at)
+	if wake == 0 or at < wake then
+		wake = at
+		changed = true
+		pcall('ZADD', P .. ':due', at, name)
+	end
+end
+
+-- Settings: the broker's own values, then the namespace's, then the queue's (protocol: configure).
+-- Queue size, retries, backoff base, factor, max, jitter; then what only brokers know, untouched.
+function settings(...)
+	local v = { ... }
+	local over = call('HMGET', P .. ':settings', ns, name)
+	for i = 1, 2 do
+		if over[i] then
+			local n = 0
+			for word in string.gmatch(over[i], '([^;]*);') do
+				n = n + 1
+				if word ~= '' then
+					v[n] = tonumber(word)
+				end
+			end
+		end
+	end
+	return v
+end
+
+-- Items: format, flags, enqueued, [due by], [attempts, error length, error], body.
+function failed_once_more(item, err)
+	local f, p, attempts = byte(item, 2), 10, 0
+	if band(f, 16) ~= 0 then
+		p = 17
+	end
+	local q = p
+	if band(f, 32) ~= 0 then
+		local n
+		attempts, n = unpk('>HH', item, p)
+		q = p + 4 + n
+	end
+	attempts = math.min(attempts + 1, 65535)
+	return char(1, bor(f, 32)) .. sub(item, 3, p - 1) .. pack('>HH', attempts, #err) .. err .. sub(item, q), attempts
+end
+
+function is_expired(item)
+	return band(byte(item, 2), 16) ~= 0 and unpk('>I7', item, 10) <= now
+end
+
+function list_of(item)
+	return base .. LISTS[band(byte(item, 2), 3)]
+end
+
+-- Reasons: 1 permanent, 2 attempts, 3 expired.
+function bury(item, reason)
+	counter = counter + 1
+	local id = string.format('%.0f', counter)
+	pcall('ZADD', base .. ':x', id, id)
+	pcall('HSET', base .. ':X', id, pack('>I7B', now, reason) .. item)
+	changed = true
+end
+
+function put_delayed(item, at)
+	counter = counter + 1
+	pcall('ZADD', base .. ':d', at, pack('>I7', counter) .. item)
+	wake_by(at)
+end
+
+function push_each(command, lists)
+	for key, items in pairs(lists) do
+		local n = #items
+		for i = 1, n, 1000 do
+			pcall(command, key, unpack(items, i, math.min(i + 999, n)))
+		end
+	end
+end
+
+-- What is due by now joins the tail. Returns how many, and whether there may be more.
+function promote(limit)
+	local due = call('ZRANGEBYSCORE', base .. ':d', '-inf', now, 'LIMIT', 0, limit)
+	if #due == 0 then
+		return 0, false
+	end
+	local lists = {}
+	for i = 1, #due do
+		local item = sub(due[i], 8)
+		local key = list_of(item)
+		local list = lists[key]
+		if not list then
+			list = {}
+			lists[key] = list
+		end
+		list[#list + 1] = item
+	end
+	push_each('RPUSH', lists)
+	pcall('ZREMRANGEBYRANK', base .. ':d', 0, #due - 1)
+	changed = true
+	return #due, #due == limit
+end

@@ -1,0 +1,160 @@
+-- sweep: take back what is past its deadline, let what is due join, forget what is idle.
+--
+-- KEYS	[1] base
+-- ARGV	[1] 1: now, in spite of the grace (recover_pending), else 0  [2] prefix  [3] namespace  [4] policy, as in tick
+-- Reply [1] >I7I7I4I4B: time, next wake, reservations taken back, ready, flags (1 there is more to do now,
+--	2 nobody has swept for a second: ask to lead first)
+-- include common
+-- include helpers
+local force = ARGV[1] == '1'
+local LIMIT, BYTES = 200, 4194304
+local s = call('HMGET', P .. ':sweep', 'stamp', 'epoch', 'grace')
+local stamp, epoch, grace = tonumber(s[1] or 0), tonumber(s[2] or 0), tonumber(s[3] or 0)
+
+if not force and stamp ~= 0 and now - stamp > 1000000 then
+	return { pack('>I7I7I4I4B', now, now, 0, 0, 2) }
+end
+if not force then
+	call('HSET', P .. ':sweep', 'stamp', now)
+end
+if not exists then
+	call('ZREM', P .. ':due', name)
+	return { pack('>I7I7I4I4B', now, 0, 0, 0, 0) }
+end
+local policy = settings(unpk(POLICY, ARGV[4]))
+local lens = { call('LLEN', base .. ':9'), call('LLEN', base .. ':5'), call('LLEN', base .. ':1'),
+	call('ZCARD', base .. ':x') }
+local upto = force and math.max(now, grace) or now
+local due = call('ZRANGEBYSCORE', base .. ':b', '-inf', upto, 'LIMIT', 0, LIMIT)
+local more = #due == LIMIT
+
+local _, more_delayed = promote(LIMIT)
+more = more or more_delayed
+
+-- Buckets -------------------------------------------------------------------------------------------------
+
+local buckets = {}
+for i = 1, #due do
+	local of, e, k, ends = string.match(due[i], '^(%d+)%.(%d+)%.(%d+)%.(%d+)$')
+	local b = { text = due[i], of = tonumber(of), ends = ends * 2 ^ k }
+	if not force and tonumber(e) < epoch and now < grace then
+		pcall('ZADD', base .. ':b', grace, b.text) -- reserved before an outage
+	elseif b.ends <= now then
+		buckets[#buckets + 1] = b
+	end
+end
+-- The last handed out goes back first, so that the first one ends at the head.
+table.sort(buckets, function(x, y)
+	return x.of > y.of
+end)
+
+local taken, bytes = 0, 0
+
+-- Take back what is due of one bucket. False when the call has done enough.
+local function sweep_bucket(b)
+	local key, longer = base .. ':r' .. b.text, base .. ':e' .. b.text
+	local fields = pcall('HKEYS', key)
+	if fields.err then
+		fields = {}
+	end
+	table.sort(fields, function(x, y)
+		return byte(x) > byte(y)
+	end)
+	local has_longer = pcall('EXISTS', longer) == 1
+	local kept = 0
+	for i = 1, #fields do
+		local field = fields[i]
+		local at = has_longer and pcall('ZSCORE', longer, field)
+		if type(at) == 'string' and tonumber(at) > now then
+			kept = kept + 1
+		else
+			if taken >= LIMIT or bytes >= BYTES then
+				return false
+			end
+			local item = pcall('HGET', key, field)
+			if type(item) == 'string' then
+				local again, attempts = failed_once_more(item, 'visibility timeout expired')
+				if attempts > policy[2] then
+					bury(again, 2)
+				else
+					pcall('LPUSH', list_of(again), again)
+					waiting = waiting + #again
+				end
+				pcall('HDEL', key, field)
+				reserved = reserved - 1
+				held = held - #item
+				bytes = bytes + #item
+				taken = taken + 1
+			end
+		end
+	end
+	if has_longer then
+		pcall('ZREMRANGEBYSCORE', longer, '-inf', now)
+	end
+	if kept == 0 then
+		pcall('ZREM', base .. ':b', b.text)
+		pcall('DEL', longer)
+	else
+		pcall('ZADD', base .. ':b', pcall('ZRANGE', longer, 0, 0, 'WITHSCORES')[2], b.text)
+	end
+	return true
+end
+
+for i = 1, #buckets do
+	if not sweep_bucket(buckets[i]) then
+		more = true
+		break
+	end
+end
+
+-- Buckets whose every message was settled leave their name behind: drop those in front, so that a queue
+-- whose messages are acked in time is looked at once per timeout and not once per bucket.
+local next_bucket = 0
+for _ = 1, 100 do
+	local first = pcall('ZRANGE', base .. ':b', 0, 0, 'WITHSCORES')
+	if not first[1] then
+		break
+	end
+	next_bucket = tonumber(first[2])
+	if pcall('EXISTS', base .. ':r' .. first[1]) == 1 then
+		break
+	end
+	pcall('ZREM', base .. ':b', first[1])
+	pcall('DEL', base .. ':e' .. first[1])
+	next_bucket = 0
+end
+if next_bucket == 0 and reserved ~= 0 and pcall('ZCARD', base .. ':b') == 0 then
+	reserved, held = 0, 0
+end
+
+-- When next? ------------------------------------------------------------------------------------------------
+
+local ready = pcall('LLEN', base .. ':9') + pcall('LLEN', base .. ':5') + pcall('LLEN', base .. ':1')
+local delayed = pcall('ZRANGE', base .. ':d', 0, 0, 'WITHSCORES')
+local forget_at = last + policy[8]
+if ready == 0 and reserved == 0 and not delayed[1] and pcall('ZCARD', base .. ':x') == 0 and band(flags, 1) == 0 then
+	if forget_at <= now and next_bucket == 0 then
+		pcall('DEL', base .. ':s', base .. ':b')
+		pcall('ZREM', P .. ':queues', name)
+		pcall('ZREM', P .. ':due', name)
+		return { pack('>I7I7I4I4B', now, 0, taken, 0, 0) }
+	end
+elseif forget_at <= now then
+	forget_at = now + policy[8]
+end
+wake = forget_at
+if next_bucket ~= 0 and next_bucket < wake then
+	wake = next_bucket
+end
+if delayed[2] and tonumber(delayed[2]) < wake then
+	wake = tonumber(delayed[2])
+end
+if wake <= now and not more then
+	wake = now + 1000
+end
+if more then
+	wake = now
+end
+pcall('ZADD', P .. ':due', wake, name)
+save()
+return { pack('>I7I7I4I4B', now, wake, taken, ready, more and 1 or 0) }
