@@ -1,0 +1,47 @@
+#ifndef COORDD_API_API_H
+#define COORDD_API_API_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "base/loop.h"
+#include "net/conn.h"
+#include "queue/queue.h"
+
+/*
+ * Methods to operations: decode, call one operation, encode. Every decision is below this layer.
+ */
+struct api;
+
+enum { API_MAX_BATCH = 1000 }; /* elements of a batch: fixed by the protocol */
+#ifndef COORDD_VERSION
+#define COORDD_VERSION "0.0.0" /* the Makefile knows better */
+#endif
+
+struct api_config {
+	size_t max_frame;
+	unsigned max_inflight; /* requests unanswered on one connection before its reading rests */
+	unsigned max_parked;   /* waiting receives on one connection before `overloaded` */
+	bool portable_payloads;
+	uint64_t visibility_us; /* of a receive that names none */
+};
+
+/* `conns` are made with api_conn_ops and the api as their argument; hand them over with
+ * api_set_conns(). */
+struct api *api_new(struct loop *loop, struct store *store, struct queues *queues,
+		    const struct api_config *config);
+void api_set_conns(struct api *api, struct conns *conns);
+void api_free(struct api *api);
+extern const struct conn_ops api_conn_ops;
+
+/* The broker stops: from now on most methods answer `shutting_down`. */
+void api_drain(struct api *api);
+/* Requests unanswered, over all connections, parked receives included. */
+unsigned api_in_flight(const struct api *api);
+/* Once a second: forget what needs no watch any more. */
+void api_on_second(struct api *api);
+/* Random, of this process: "b-" and 16 characters. */
+const char *api_instance_id(const struct api *api);
+
+#endif

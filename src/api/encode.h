@@ -1,0 +1,17 @@
+#ifndef COORDD_API_ENCODE_H
+#define COORDD_API_ENCODE_H
+
+#include "base/buf.h"
+#include "queue/queue.h"
+
+/* The data types of docs/PROTOCOL.md, section 2, as MessagePack. Times are ISO 8601, UTC, microseconds. */
+void encode_time(struct buf *b, uint64_t us);
+void encode_agent(struct buf *b, struct agent_id id);
+void encode_result(struct buf *b, struct str message_id, struct agent_id recipient, enum sent sent);
+void encode_queue_message(struct buf *b, const struct item *item, struct agent_id recipient);
+void encode_received(struct buf *b, const struct reservation *res, struct agent_id recipient);
+void encode_stats(struct buf *b, const struct queue_stats *stats, struct agent_id agent,
+		  unsigned consumers);
+void encode_policy(struct buf *b, const struct queue_policy *policy);
+
+#endif

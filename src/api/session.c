@@ -1,0 +1,349 @@
+/*
+ * session: what a connection is to the methods.
+ *
+ *	request_new()		an operation was begun for a request; enough of them stop the reading
+ *	request_reply(), _done()	its answer goes into the connection's output
+ *	session_watch()		that answer holds a reservation: until its bytes have left, or, where
+ *				the connection is the lease, until it is settled
+ *	session_on_close()	the connection is gone: receives are cancelled, what was never written
+ *				is released, what the connection leased has failed
+ *
+ * A session outlives its connection while operations are under way; their answers find nobody.
+ */
+#include "api/session.h"
+
+#include <stdlib.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+
+static void
+session_unref(struct session *s)
+{
+	if (s->conn || s->requests)
+		return;
+	free(s->namespace);
+	free(s);
+}
+
+static void
+check_pressure(struct session *s)
+{
+	if (s->conn)
+		conn_pause(s->conn, s->in_flight >= s->api->config.max_inflight);
+}
+
+/* Requests --------------------------------------------------------------------------------------- */
+
+struct request *
+request_new(struct session *s, const struct rpc *rpc, enum method method, struct str text)
+{
+	struct request *r = xcalloc(1, sizeof(*r) + text.n + 1);
+
+	r->session = s;
+	r->msgid = rpc->msgid;
+	r->is_note = rpc->type == RPC_NOTIFICATION;
+	r->method = method;
+	if (text.n)
+		memcpy(r->text, text.p, text.n);
+	r->text_len = text.n;
+	s->requests++;
+	s->in_flight++;
+	s->api->in_flight++;
+	if (s->in_flight >= s->api->config.max_inflight)
+		check_pressure(s);
+	return r;
+}
+
+void
+request_parked(struct request *r, bool parked)
+{
+	struct session *s = r->session;
+
+	if (r->is_parked == parked)
+		return;
+	r->is_parked = parked;
+	s->in_flight += parked ? -1u : 1u;
+	s->api->parked += parked ? 1u : -1u;
+	check_pressure(s);
+}
+
+struct buf *
+request_reply(struct request *r)
+{
+	struct buf *b;
+
+	if (r->is_note || !r->session->conn)
+		return NULL;
+	b = conn_output(r->session->conn);
+	rpc_put_result(b, r->msgid);
+	return b;
+}
+
+/* The request is answered; `wrote` when its answer was put into the output. */
+static void
+request_end(struct request *r, bool wrote)
+{
+	struct session *s = r->session;
+
+	request_parked(r, false);
+	if (r->receive) {
+		TAILQ_REMOVE(&s->receives, r, link);
+		if (r->may_park)
+			s->waiting--;
+	}
+	if (wrote)
+		conn_wrote(s->conn);
+	s->in_flight--;
+	s->requests--;
+	s->api->in_flight--;
+	if (s->in_flight + 1 >= s->api->config.max_inflight)
+		check_pressure(s);
+	free(r);
+	session_unref(s);
+}
+
+void
+request_done(struct request *r)
+{
+	request_end(r, !r->is_note && r->session->conn);
+}
+
+/* What the log and the client both know the defect by. */
+static void
+name_defect(struct errmsg *why, const char *method)
+{
+	uint32_t id;
+
+	id_random(&id, sizeof(id));
+	errmsg_set(why, ERR_INTERNAL, "a defect in the broker; its log names it as %08x", id);
+	log_event(LOG_LEVEL_ERROR, "request.internal", "id=%08x method=%s", id, method);
+}
+
+void
+request_fail(struct request *r, enum err err)
+{
+	struct session *s = r->session;
+	bool answer = !r->is_note && s->conn;
+
+	if (answer) {
+		struct errmsg why;
+
+		if (err == ERR_INTERNAL)
+			name_defect(&why, method_names[r->method]);
+		else
+			errmsg_set(&why, err, "%s", err_text(err));
+		rpc_put_error(conn_output(s->conn), r->msgid, s->errors, &why);
+	}
+	request_end(r, answer);
+}
+
+struct buf *
+session_reply(struct session *s, const struct rpc *rpc)
+{
+	struct buf *b;
+
+	if (rpc->type == RPC_NOTIFICATION)
+		return NULL;
+	b = conn_output(s->conn);
+	rpc_put_result(b, rpc->msgid);
+	conn_wrote(s->conn);
+	return b;
+}
+
+void
+session_fail(struct session *s, const struct rpc *rpc, const struct errmsg *why)
+{
+	if (rpc->type == RPC_NOTIFICATION)
+		return;
+	rpc_put_error(conn_output(s->conn), rpc->msgid, s->errors, why);
+	conn_wrote(s->conn);
+}
+
+/* Reservations on their way ------------------------------------------------------------------------ */
+
+static void
+delivery_free(struct delivery *d)
+{
+	if (d->is_lease)
+		HASH_DEL(d->session->api->leases, d);
+	TAILQ_REMOVE(&d->session->deliveries, d, link);
+	queue_unpin(d->queue);
+	free(d);
+}
+
+/* Forget those that have left and are no lease: they stand in front, in the order of the output. */
+static void
+forget_written(struct session *s, uint64_t now_us)
+{
+	uint64_t written = conn_written_total(s->conn);
+	struct delivery *d, *next;
+
+	for (d = TAILQ_FIRST(&s->deliveries); d && d->ends_at <= written; d = next) {
+		next = TAILQ_NEXT(d, link);
+		if (!d->is_lease || (now_us && d->deadline_us + 2000000 < now_us))
+			delivery_free(d);
+		else if (!now_us)
+			break; /* leases are looked through once a second */
+	}
+}
+
+void
+session_watch(struct session *s, struct queue *q, const struct reservation *res, bool is_lease)
+{
+	struct delivery *d = xcalloc(1, sizeof(*d));
+
+	forget_written(s, 0);
+	d->session = s;
+	d->queue = q;
+	d->token = res->token;
+	d->ends_at = conn_put_total(s->conn);
+	d->deadline_us = res->deadline_us;
+	d->is_lease = is_lease;
+	queue_pin(q);
+	TAILQ_INSERT_TAIL(&s->deliveries, d, link);
+	if (is_lease)
+		HASH_ADD_KEYPTR(hh, s->api->leases, d->token.random, TOKEN_RANDOM_LEN, d);
+}
+
+void
+api_settled(struct api *api, const struct token *token, uint64_t deadline_us)
+{
+	struct delivery *d;
+
+	if (!api->leases)
+		return;
+	HASH_FIND(hh, api->leases, token->random, TOKEN_RANDOM_LEN, d);
+	if (!d)
+		return;
+	if (deadline_us)
+		d->deadline_us = deadline_us;
+	else
+		delivery_free(d);
+}
+
+void
+api_on_second(struct api *api)
+{
+	uint64_t now = store_now_us(api->store);
+	struct session *s;
+
+	TAILQ_FOREACH(s, &api->sessions, link)
+		if (!TAILQ_EMPTY(&s->deliveries))
+			forget_written(s, now);
+}
+
+/* Opening and closing ------------------------------------------------------------------------------ */
+
+static void *
+session_on_open(void *arg, struct conn *conn)
+{
+	struct api *api = arg;
+	struct session *s = xcalloc(1, sizeof(*s));
+
+	s->api = api;
+	s->conn = conn;
+	s->namespace = xstrdup("default");
+	s->role = ROLE_OPERATOR;
+	TAILQ_INIT(&s->receives);
+	TAILQ_INIT(&s->deliveries);
+	TAILQ_INSERT_TAIL(&api->sessions, s, link);
+	return s;
+}
+
+static void
+give_back(struct delivery *d, uint64_t written)
+{
+	struct settle_how how = { .kind = SETTLE_RELEASE };
+
+	if (d->ends_at <= written) {
+		if (!d->is_lease)
+			return;
+		how = (struct settle_how){ .kind = SETTLE_FAIL, .error = STR("connection closed") };
+	}
+	queue_settle(d->queue, &d->token, &how, NULL, NULL);
+}
+
+static void
+session_on_close(void *user, enum conn_end why)
+{
+	struct session *s = user;
+	uint64_t written = conn_written_total(s->conn);
+	struct request *r;
+	struct delivery *d;
+
+	log_event(LOG_LEVEL_DEBUG, "conn.closed", "conn=%llu reason=%s",
+		  (unsigned long long)conn_id(s->conn), conn_end_names[why]);
+	s->conn = NULL;
+	s->requests++; /* so that it is still there below */
+	while ((r = TAILQ_FIRST(&s->receives))) {
+		receive_cancel(r->receive);
+		request_end(r, false);
+	}
+	while ((d = TAILQ_FIRST(&s->deliveries))) {
+		give_back(d, written);
+		delivery_free(d);
+	}
+	TAILQ_REMOVE(&s->api->sessions, s, link);
+	s->requests--;
+	session_unref(s);
+}
+
+const struct conn_ops api_conn_ops = {
+	.on_open = session_on_open,
+	.on_frame = session_on_frame,
+	.on_bad_frame = session_on_bad_frame,
+	.on_close = session_on_close,
+};
+
+/* The api itself ----------------------------------------------------------------------------------- */
+
+struct api *
+api_new(struct loop *loop, struct store *store, struct queues *queues,
+	const struct api_config *config)
+{
+	struct api *api = xcalloc(1, sizeof(*api));
+	uint8_t id[12];
+
+	api->loop = loop;
+	api->store = store;
+	api->queues = queues;
+	api->config = *config;
+	api->started_us = loop_clock_us();
+	TAILQ_INIT(&api->sessions);
+	id_random(id, sizeof(id));
+	memcpy(api->instance_id, "b-", 2);
+	id_encode(api->instance_id + 2, id, sizeof(id));
+	return api;
+}
+
+void
+api_set_conns(struct api *api, struct conns *conns)
+{
+	api->conns = conns;
+}
+
+/* Connections are closed and every operation has ended. */
+void
+api_free(struct api *api)
+{
+	free(api);
+}
+
+void
+api_drain(struct api *api)
+{
+	api->is_draining = true;
+}
+
+unsigned
+api_in_flight(const struct api *api)
+{
+	return api->in_flight;
+}
+
+const char *
+api_instance_id(const struct api *api)
+{
+	return api->instance_id;
+}

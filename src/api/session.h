@@ -1,0 +1,115 @@
+#ifndef COORDD_API_SESSION_H
+#define COORDD_API_SESSION_H
+
+#include <sys/queue.h>
+#include <uthash.h>
+
+#include "api/api.h"
+#include "proto/fields.h"
+#include "proto/rpc.h"
+
+/* One connection's session, and one request from its frame to its answer. Inside src/api only. */
+
+enum role { ROLE_ANYONE, ROLE_VIEWER, ROLE_AGENT, ROLE_OPERATOR };
+extern const char *const role_names[];
+
+enum method {
+#define METHOD(name, role, flags, required, optional, help) METHOD_##name,
+#include "api/methods.def"
+#undef METHOD
+	METHOD_COUNT
+};
+extern const char *const method_names[METHOD_COUNT];
+
+struct api {
+	struct loop *loop;
+	struct store *store;
+	struct queues *queues;
+	struct conns *conns;
+	struct api_config config;
+	char instance_id[24];
+	uint64_t started_us;
+	bool is_draining;
+	unsigned in_flight, parked;
+	uint64_t ignored; /* notifications nobody asked for, and responses */
+	struct delivery *leases; /* by token: those that end with their connection */
+	TAILQ_HEAD(, session) sessions;
+};
+
+/* A reservation that was answered: watched until its bytes have left, or, where its lease is the
+ * connection, until it is settled. */
+struct delivery {
+	TAILQ_ENTRY(delivery) link;
+	UT_hash_handle hh; /* in api->leases, by the token's random bytes */
+	struct session *session;
+	struct queue *queue; /* pinned */
+	struct token token;
+	uint64_t ends_at;     /* offset in the connection's output behind its answer */
+	uint64_t deadline_us; /* Redis's clock */
+	bool is_lease;
+};
+
+struct session {
+	TAILQ_ENTRY(session) link;
+	struct api *api;
+	struct conn *conn; /* NULL once it is closed; the session lives on while requests do */
+	char *namespace;
+	bool said_hello;
+	enum rpc_errors errors;
+	enum role role;
+	unsigned in_flight; /* requests unanswered, without parked ones */
+	unsigned waiting;   /* receives that may park */
+	unsigned requests;  /* all that hold on to this session */
+	TAILQ_HEAD(, request) receives;
+	TAILQ_HEAD(, delivery) deliveries;
+};
+
+struct request {
+	TAILQ_ENTRY(request) link; /* in session->receives, while `receive` is set */
+	struct session *session;
+	uint32_t msgid;
+	enum method method;
+	bool is_note, is_parked, is_lease, is_batch, may_park;
+	struct queue *queue;
+	struct receive *receive;
+	uint64_t limit; /* of a list */
+	size_t text_len;
+	char text[]; /* what outlives the frame: a message id, say */
+};
+
+/*
+ * A request that an operation will answer: made by a handler, ended by exactly one of
+ * request_reply() + request_done() and request_fail(). `text` is copied into it.
+ */
+struct request *request_new(struct session *s, const struct rpc *rpc, enum method method,
+			    struct str text);
+/* Where the result goes, its envelope already written; NULL when nobody waits for it. */
+struct buf *request_reply(struct request *r);
+void request_done(struct request *r);
+void request_fail(struct request *r, enum err err);
+/* The receive parked, or no longer. */
+void request_parked(struct request *r, bool parked);
+
+/* Answer at once, without a request: for what needs no operation. */
+struct buf *session_reply(struct session *s, const struct rpc *rpc);
+void session_fail(struct session *s, const struct rpc *rpc, const struct errmsg *why);
+
+/* Watch a reservation whose answer ends at the present end of the output. */
+void session_watch(struct session *s, struct queue *q, const struct reservation *res,
+		   bool is_lease);
+/* It was settled, or its deadline moved (0: settled). */
+void api_settled(struct api *api, const struct token *token, uint64_t deadline_us);
+
+/* dispatch.c: frames of a session (net/conn.h, struct conn_ops). */
+bool session_on_frame(void *user, const uint8_t *frame, size_t n);
+void session_on_bad_frame(void *user, enum frame_status status);
+
+/* Handlers, by methods.def. They borrow everything; `why` is filled when they return an error, and then
+ * nothing was begun. */
+#define METHOD(name, role, flags, required, optional, help) \
+	enum err api_##name(struct session *s, const struct rpc *rpc, struct params *p, \
+			    struct errmsg *why);
+#include "api/methods.def"
+#undef METHOD
+
+#endif
