@@ -1,0 +1,211 @@
+/*
+ * janitor: who sweeps, and when.
+ *
+ *	janitor_ask()		may this broker sweep, and which queues are due?   <-.
+ *	janitor_on_lead()	sweep each of them; the last one decides            |
+ *	janitor_plan()		sleep until something is due, or the lease ends   --'
+ *
+ * The script `lead` notices when nobody has swept for a second: then all brokers, or Redis, were
+ * away, and what was reserved before is left alone for the grace. So nothing is swept without
+ * having asked to lead, and a leader asks at least every LEASE / 2.
+ */
+#include "janitor.h"
+
+#include <stdlib.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "queue/pack.h"
+
+enum {
+	LEASE_US = 500000,
+	SLEEP_MIN_US = 2000,	 /* so that a busy queue does not make us spin */
+	SLEEP_MAX_US = 250000,	 /* a leader's */
+	SLEEP_OTHERS_US = 30000, /* a leader's while other brokers are there: what is due at their queues it is not told */
+	RETRY_US = 500000,
+	STEP = 64, /* queues asked for at once */
+};
+
+struct janitor {
+	struct loop *loop;
+	struct store *store;
+	struct queues *queues;
+	struct api *api;
+	char *sweep_key, *due_key;
+	uint64_t grace_us;
+	struct timer ask, second;
+	bool is_asking, is_leading, has_others;
+	unsigned pending; /* sweeps of queues under way */
+	uint64_t next_us; /* the earliest that is known to be due, Redis's clock; 0 nothing */
+};
+
+static void janitor_ask(void *arg);
+
+static void
+note_due(struct janitor *j, uint64_t due_us)
+{
+	if (due_us && (!j->next_us || due_us < j->next_us))
+		j->next_us = due_us;
+}
+
+static uint64_t
+until(struct janitor *j, uint64_t due_us)
+{
+	uint64_t now = store_now_us(j->store);
+
+	return due_us > now + SLEEP_MIN_US ? due_us - now : SLEEP_MIN_US;
+}
+
+static void
+janitor_plan(struct janitor *j, uint64_t at_most_us)
+{
+	uint64_t in_us = at_most_us;
+
+	if (j->is_leading && j->next_us && until(j, j->next_us) < in_us)
+		in_us = until(j, j->next_us);
+	timer_set(&j->ask, in_us);
+}
+
+static void
+janitor_settle(struct janitor *j)
+{
+	if (j->pending)
+		return;
+	j->is_asking = false;
+	janitor_plan(j, j->has_others ? SLEEP_OTHERS_US : SLEEP_MAX_US);
+}
+
+static void
+janitor_on_swept(void *arg, enum err err, uint64_t again_us, bool lead)
+{
+	struct janitor *j = arg;
+
+	j->pending--;
+	if (!err)
+		note_due(j, lead ? store_now_us(j->store) : again_us);
+	janitor_settle(j);
+}
+
+static void
+janitor_on_lead(void *arg, enum err err, const struct reply *reply)
+{
+	struct janitor *j = arg;
+	struct str head = reply_str(reply_at(reply, 0));
+
+	if (err || head.n != 15) {
+		j->is_asking = j->is_leading = false;
+		janitor_plan(j, RETRY_US);
+		return;
+	}
+	store_saw_time(j->store, unpack_uint(head.p, 7));
+	j->is_leading = head.p[7] & 1;
+	j->has_others = head.p[7] & 2;
+	if (!j->is_leading) {
+		j->is_asking = false;
+		j->next_us = 0;
+		janitor_plan(j, until(j, unpack_uint(head.p + 8, 7)));
+		return;
+	}
+	note_due(j, unpack_uint(head.p + 8, 7));
+	j->pending++;
+	for (uint32_t i = 1; i < reply->count; i++) {
+		j->pending++;
+		if (!queues_sweep_name(j->queues, reply_str(reply_at(reply, i)), janitor_on_swept, j))
+			j->pending--;
+	}
+	j->pending--;
+	janitor_settle(j);
+}
+
+static void
+janitor_ask(void *arg)
+{
+	struct janitor *j = arg;
+	struct args args = { 0 };
+
+	if (j->is_asking)
+		return;
+	j->is_asking = true;
+	j->next_us = 0; /* what comes up from now on is noted anew */
+	args_str(&args, str_of(j->sweep_key));
+	args_str(&args, str_of(j->due_key));
+	args_str(&args, str_of(api_instance_id(j->api)));
+	args_uint(&args, LEASE_US);
+	args_uint(&args, j->grace_us);
+	args_uint(&args, STEP);
+	store_run(j->store, SCRIPT_LEAD, 2, &args, janitor_on_lead, j);
+	args_done(&args);
+}
+
+static void
+janitor_on_second(void *arg)
+{
+	struct janitor *j = arg;
+
+	queues_look_all(j->queues);
+	api_on_second(j->api);
+	timer_set(&j->second, 1000000);
+}
+
+static char *
+key(const char *prefix, const char *name)
+{
+	struct buf b = { 0 };
+
+	buf_printf(&b, "%s:%s", prefix, name);
+	buf_putc(&b, 0);
+	return b.data;
+}
+
+struct janitor *
+janitor_new(struct loop *loop, struct store *store, struct queues *queues, struct api *api,
+	    const char *key_prefix, uint64_t grace_us)
+{
+	struct janitor *j = xcalloc(1, sizeof(*j));
+
+	j->loop = loop;
+	j->store = store;
+	j->queues = queues;
+	j->api = api;
+	j->grace_us = grace_us;
+	j->sweep_key = key(key_prefix, "sweep");
+	j->due_key = key(key_prefix, "due");
+	timer_init(&j->ask, loop, janitor_ask, j);
+	timer_init(&j->second, loop, janitor_on_second, j);
+	timer_set(&j->second, 1000000);
+	return j;
+}
+
+/* The store was freed before: no call is under way. */
+void
+janitor_free(struct janitor *j)
+{
+	if (!j)
+		return;
+	timer_done(&j->ask);
+	timer_done(&j->second);
+	free(j->sweep_key);
+	free(j->due_key);
+	free(j);
+}
+
+void
+janitor_set_grace(struct janitor *j, uint64_t grace_us)
+{
+	j->grace_us = grace_us;
+}
+
+void
+janitor_on_ready(struct janitor *j)
+{
+	janitor_ask(j);
+	queues_look_all(j->queues);
+}
+
+void
+janitor_wake(struct janitor *j, uint64_t due_us)
+{
+	note_due(j, due_us);
+	if (!j->is_asking && j->is_leading)
+		timer_at_most(&j->ask, until(j, due_us));
+}

@@ -1,0 +1,25 @@
+#ifndef COORDD_JANITOR_H
+#define COORDD_JANITOR_H
+
+#include <stdint.h>
+
+#include "api/api.h"
+#include "queue/queue.h"
+
+/*
+ * Periodic work: expired reservations, delayed messages, idle queues (docs/ARCHITECTURE.md,
+ * "Sweeping"). One broker at a time does it for all that share a Redis; the others ask again when its
+ * lease ends.
+ */
+struct janitor;
+
+struct janitor *janitor_new(struct loop *loop, struct store *store, struct queues *queues,
+			    struct api *api, const char *key_prefix, uint64_t grace_us);
+void janitor_free(struct janitor *janitor);
+void janitor_set_grace(struct janitor *janitor, uint64_t grace_us);
+/* Redis was reached (again): look at once, before anything else happens there. */
+void janitor_on_ready(struct janitor *janitor);
+/* Something is due at `due_us` of Redis's clock. */
+void janitor_wake(struct janitor *janitor, uint64_t due_us);
+
+#endif

@@ -1,0 +1,364 @@
+/*
+ * server: build all objects and wire them, serve, drain, free in reverse.
+ *
+ *	server_run()		from configuration to exit code
+ *	on_redis_ready()	Redis is reached: the janitor looks first
+ *	on_stop_signal()	drain: no new connections, no new work, parked receivers end
+ *	drain_step()		answered all? close; all closed and Redis owes nothing? stop
+ */
+#include "server.h"
+
+#include <event2/event.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+
+#include "api/api.h"
+#include "janitor.h"
+#include "net/listener.h"
+#include "store/embedded.h"
+#include "store/link.h"
+
+enum { EXIT_CANNOT_BIND = 69, EXIT_INTERNAL = 70, EXIT_SOCKET_FILE = 73, EXIT_CONFIG = 78 };
+enum { DRAIN_STEP_US = 5000, SPARE_FDS = 64 };
+
+struct server {
+	const struct config *cfg;
+	struct loop *loop;
+	struct embedded *embedded;
+	struct store *store;
+	struct queues *queues;
+	struct api *api;
+	struct conns *conns;
+	struct listeners *listeners;
+	struct janitor *janitor;
+	struct event *on_term, *on_int, *on_hup;
+	struct timer drain, announce;
+	bool is_draining, is_closing, is_announced;
+	uint64_t drain_until_us;
+	int status;
+};
+
+/* Redis ------------------------------------------------------------------------------------------ */
+
+/* Say once that we serve: when Redis is there, or when it has had its time. */
+static void
+announce(void *arg)
+{
+	struct server *srv = arg;
+	struct store_info info;
+	char message[200], text[256];
+
+	if (srv->is_announced)
+		return;
+	srv->is_announced = true;
+	timer_clear(&srv->announce);
+	store_info(srv->store, &info);
+	log_event(LOG_LEVEL_INFO, "server.ready", "listen=\"%s\" redis=%s version=" COORDD_VERSION,
+		  listeners_text(srv->listeners), info.ready ? info.version : "down");
+	if (info.ready && strcmp(store_durability(&info, message, sizeof(message)), "ok") != 0)
+		log_event(LOG_LEVEL_WARNING, "redis.persistence", "problem=%s",
+			  log_quote(text, sizeof(text), str_of(message)));
+}
+
+static void
+on_redis_ready(void *arg)
+{
+	struct server *srv = arg;
+
+	janitor_on_ready(srv->janitor);
+	announce(srv);
+}
+
+static void
+on_redis_down(void *arg, const char *why)
+{
+	(void)arg;
+	(void)why; /* the link has logged it; requests are told by their own calls */
+}
+
+/* Before we ever served, a Redis that will not do is a matter of configuration. */
+static void
+on_redis_refused(void *arg, const char *why)
+{
+	struct server *srv = arg;
+
+	if (srv->is_announced)
+		return;
+	fprintf(stderr, "coordd: %s\n", why);
+	srv->status = EXIT_CONFIG;
+	loop_stop(srv->loop);
+}
+
+static const struct link_ops link_ops = { on_redis_ready, on_redis_down, on_redis_refused };
+
+static void
+on_queue_wake(void *arg, uint64_t due_us)
+{
+	struct server *srv = arg;
+
+	janitor_wake(srv->janitor, due_us);
+}
+
+static const struct queues_ops queues_ops = { on_queue_wake };
+
+/* Stop ------------------------------------------------------------------------------------------- */
+
+static void
+drain_step(void *arg)
+{
+	struct server *srv = arg;
+	struct store_info info;
+	bool is_late = loop_now_us(srv->loop) >= srv->drain_until_us;
+
+	if (!srv->is_closing && (is_late || !api_in_flight(srv->api))) {
+		srv->is_closing = true;
+		conns_close_all(srv->conns);
+	}
+	store_info(srv->store, &info);
+	if (is_late || (srv->is_closing && !conns_count(srv->conns) && !info.pending)) {
+		loop_stop(srv->loop);
+		return;
+	}
+	timer_set(&srv->drain, DRAIN_STEP_US);
+}
+
+static void
+on_stop_signal(evutil_socket_t sig, short what, void *arg)
+{
+	struct server *srv = arg;
+
+	(void)what;
+	if (srv->is_draining) {
+		log_event(LOG_LEVEL_NOTICE, "server.stop", "signal=%d now=yes", (int)sig);
+		loop_stop(srv->loop);
+		return;
+	}
+	log_event(LOG_LEVEL_INFO, "server.drain", "signal=%d connections=%u in_flight=%u", (int)sig,
+		  conns_count(srv->conns), api_in_flight(srv->api));
+	srv->is_draining = true;
+	srv->drain_until_us = loop_now_us(srv->loop) + srv->cfg->server.drain_timeout_us;
+	listeners_free(srv->listeners);
+	srv->listeners = NULL;
+	api_drain(srv->api);
+	queues_end_waits(srv->queues, ERR_SHUTTING_DOWN);
+	timer_set(&srv->drain, DRAIN_STEP_US);
+}
+
+static void
+on_hup(evutil_socket_t sig, short what, void *arg)
+{
+	(void)sig;
+	(void)what;
+	(void)arg;
+	log_event(LOG_LEVEL_NOTICE, "config.kept", "reason=\"a restart is needed to read it again\"");
+}
+
+/* Build ------------------------------------------------------------------------------------------ */
+
+static struct conn_limits
+conn_limits(const struct config *cfg)
+{
+	return (struct conn_limits){
+		.frame = { cfg->limits.max_frame, cfg->limits.max_elements },
+		.output_high_water = cfg->limits.output_high_water,
+		.output_limit = cfg->limits.output_limit,
+		.output_stall_us = cfg->limits.output_stall_timeout_us,
+		.hello_timeout_us = cfg->server.hello_timeout_us,
+		.frame_timeout_us = cfg->limits.frame_timeout_us,
+		.idle_timeout_us = cfg->server.idle_timeout_us,
+		.tcp_keepalive_us = cfg->server.tcp_keepalive_us,
+		.tcp_nodelay = cfg->server.tcp_nodelay,
+		.max_connections = cfg->server.max_connections,
+		.max_per_ip = cfg->server.max_connections_per_ip,
+	};
+}
+
+static struct queue_policy
+queue_policy(const struct config *cfg)
+{
+	return (struct queue_policy){
+		.queue_size = cfg->queues.defaults.queue_size,
+		.retry_attempts = cfg->queues.defaults.retry_attempts,
+		.backoff_base_us = cfg->queues.defaults.backoff_base_us,
+		.backoff_factor = cfg->queues.defaults.backoff_factor,
+		.backoff_max_us = cfg->queues.defaults.backoff_max_us,
+		.backoff_jitter = cfg->queues.defaults.backoff_jitter,
+		.dedup_window_us = cfg->queues.defaults.dedup_window_us,
+		.forget_after_us = cfg->queues.forget_after_us,
+	};
+}
+
+static struct api_config
+api_config(const struct config *cfg)
+{
+	return (struct api_config){
+		.max_frame = cfg->limits.max_frame,
+		.max_inflight = cfg->limits.max_inflight_per_connection,
+		.max_parked = cfg->limits.max_parked_per_connection,
+		.portable_payloads = cfg->limits.portable_payloads,
+		.visibility_us = cfg->queues.defaults.visibility_timeout_us,
+	};
+}
+
+static bool
+open_store(struct server *srv, struct errmsg *why)
+{
+	const struct config *cfg = srv->cfg;
+	struct link_config link = {
+		.url = cfg->redis.url,
+		.username = cfg->redis.username,
+		.password = cfg->redis.password,
+		.key_prefix = cfg->redis.key_prefix,
+		.connect_timeout_us = cfg->redis.connect_timeout_us,
+		.command_timeout_us = cfg->redis.command_timeout_us,
+		.reconnect_min_us = cfg->redis.reconnect_min_us,
+		.reconnect_max_us = cfg->redis.reconnect_max_us,
+		.pending_limit = cfg->redis.pending_limit,
+		.require_noeviction = cfg->redis.require_noeviction,
+	};
+
+	if (cfg->redis.embedded.enabled) {
+		struct embedded_config embedded = {
+			.binary = cfg->redis.embedded.binary,
+			.directory = cfg->redis.embedded.directory,
+			.socket = cfg->redis.embedded.socket,
+			.appendfsync = cfg->redis.embedded.appendfsync,
+			.maxmemory = cfg->redis.embedded.maxmemory,
+		};
+
+		srv->embedded = embedded_new(srv->loop, &embedded, why);
+		if (!srv->embedded)
+			return false;
+		link.url = embedded_url(srv->embedded);
+		link.username = link.password = "";
+		/* It answers within milliseconds, or loads its data: ask often. */
+		link.reconnect_min_us = 5000;
+	} else if (!link_check_url(link.url, why)) {
+		return false;
+	}
+	srv->store = link_new(srv->loop, &link, &link_ops, srv);
+	return true;
+}
+
+/* There is no authentication yet: what others could reach is not served. */
+static bool
+check_listen(const struct config *cfg, struct errmsg *why)
+{
+	for (unsigned i = 0; i < cfg->server.listen.n; i++) {
+		const char *url = cfg->server.listen.items[i];
+
+		if (!listener_check(url, why))
+			return false;
+		if (!listener_is_local(url)) {
+			errmsg_set(why, ERR_BAD_REQUEST,
+				   "server.listen: %s is not a loopback address, and there is no "
+				   "authentication yet; only loopback and Unix sockets are served",
+				   url);
+			return false;
+		}
+	}
+	return true;
+}
+
+/* As many descriptors as we may have, and a word when they are too few. */
+static void
+raise_descriptors(const struct config *cfg)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+		return;
+	limit.rlim_cur = limit.rlim_max;
+	setrlimit(RLIMIT_NOFILE, &limit);
+	if (limit.rlim_cur < cfg->server.max_connections + SPARE_FDS)
+		log_event(LOG_LEVEL_WARNING, "server.descriptors",
+			  "limit=%llu max_connections=%u hint=\"raise LimitNOFILE\"",
+			  (unsigned long long)limit.rlim_cur, cfg->server.max_connections);
+}
+
+static int
+server_start(struct server *srv, struct errmsg *why)
+{
+	const struct config *cfg = srv->cfg;
+	struct conn_limits limits = conn_limits(cfg);
+	struct queue_policy policy = queue_policy(cfg);
+	struct api_config api = api_config(cfg);
+
+	if (!check_listen(cfg, why) || !open_store(srv, why))
+		return why->err == ERR_INTERNAL ? EXIT_INTERNAL : EXIT_CONFIG;
+	srv->queues = queues_new(srv->loop, srv->store, cfg->redis.key_prefix, &policy,
+				 cfg->limits.max_frame, &queues_ops, srv);
+	srv->api = api_new(srv->loop, srv->store, srv->queues, &api);
+	srv->conns = conns_new(srv->loop, &limits, &api_conn_ops, srv->api);
+	api_set_conns(srv->api, srv->conns);
+	srv->janitor = janitor_new(srv->loop, srv->store, srv->queues, srv->api,
+				   cfg->redis.key_prefix, cfg->sweep.grace_us);
+	srv->listeners = listeners_new(srv->loop, srv->conns,
+				       (const char *const *)cfg->server.listen.items,
+				       cfg->server.listen.n, cfg->server.unix_mode,
+				       (int)cfg->server.backlog, why);
+	if (!srv->listeners)
+		return strstr(why->text, "unix:") ? EXIT_SOCKET_FILE : EXIT_CANNOT_BIND;
+	timer_set(&srv->announce, cfg->redis.connect_timeout_us);
+	return 0;
+}
+
+static void
+watch_signals(struct server *srv)
+{
+	struct event_base *base = loop_base(srv->loop);
+
+	signal(SIGPIPE, SIG_IGN);
+	srv->on_term = evsignal_new(base, SIGTERM, on_stop_signal, srv);
+	srv->on_int = evsignal_new(base, SIGINT, on_stop_signal, srv);
+	srv->on_hup = evsignal_new(base, SIGHUP, on_hup, srv);
+	event_add(srv->on_term, NULL);
+	event_add(srv->on_int, NULL);
+	event_add(srv->on_hup, NULL);
+}
+
+static void
+server_free(struct server *srv)
+{
+	listeners_free(srv->listeners);
+	conns_free(srv->conns);
+	link_free(srv->store); /* what is left of operations is told now */
+	queues_free(srv->queues);
+	janitor_free(srv->janitor);
+	api_free(srv->api);
+	embedded_free(srv->embedded);
+	event_free(srv->on_term);
+	event_free(srv->on_int);
+	event_free(srv->on_hup);
+	timer_done(&srv->drain);
+	timer_done(&srv->announce);
+	loop_free(srv->loop);
+}
+
+int
+server_run(const struct config *cfg)
+{
+	struct server srv = { .cfg = cfg, .loop = loop_new() };
+	struct errmsg why = { 0 };
+
+	if (!srv.loop) {
+		fputs("coordd: no event loop\n", stderr);
+		return EXIT_INTERNAL;
+	}
+	timer_init(&srv.drain, srv.loop, drain_step, &srv);
+	timer_init(&srv.announce, srv.loop, announce, &srv);
+	watch_signals(&srv);
+	raise_descriptors(cfg);
+	srv.status = server_start(&srv, &why);
+	if (srv.status)
+		fprintf(stderr, "coordd: %s\n", why.text);
+	else
+		loop_run(srv.loop);
+	if (!srv.status)
+		log_event(LOG_LEVEL_INFO, "server.stopped", NULL);
+	server_free(&srv);
+	return srv.status;
+}
