@@ -1,0 +1,110 @@
+#ifndef COORDD_CONFIG_CONFIG_H
+#define COORDD_CONFIG_CONFIG_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "base/err.h"
+#include "base/log.h"
+
+/*
+ * What options.def lists, as values. A flag (struct config_set) wins over a file, a later file
+ * over an earlier one, a file over the default. Durations are in microseconds, sizes in bytes;
+ * texts are never NULL and belong to the config. All zero is an empty one, good for
+ * config_load() and config_done() only.
+ */
+struct config_list {
+	char **items;
+	unsigned n;
+};
+
+struct config {
+	unsigned version;
+	struct {
+		struct config_list listen;
+		unsigned unix_mode, backlog, max_connections, max_connections_per_ip;
+		uint64_t hello_timeout_us, idle_timeout_us, tcp_keepalive_us, drain_timeout_us;
+		bool tcp_nodelay;
+	} server;
+	struct {
+		uint64_t max_frame, output_high_water, output_limit;
+		unsigned max_elements, max_inflight_per_connection, max_parked_per_connection;
+		uint64_t output_stall_timeout_us, frame_timeout_us;
+		bool portable_payloads;
+	} limits;
+	struct {
+		char *url, *username, *password, *password_file, *key_prefix;
+		uint64_t connect_timeout_us, command_timeout_us, reconnect_min_us,
+			reconnect_max_us;
+		unsigned pending_limit;
+		bool require_noeviction;
+		struct {
+			bool enabled;
+			char *binary, *directory, *socket, *appendfsync;
+			uint64_t maxmemory;
+		} embedded;
+	} redis;
+	struct {
+		struct {
+			unsigned queue_size, retry_attempts;
+			uint64_t visibility_timeout_us, backoff_base_us, backoff_max_us;
+			uint64_t dedup_window_us;
+			double backoff_factor, backoff_jitter;
+		} defaults;
+		uint64_t forget_after_us;
+	} queues;
+	struct {
+		uint64_t grace_us;
+	} sweep;
+	struct {
+		enum log_level level;
+		enum log_format format;
+		char *file;
+		unsigned rate_limit;
+	} log;
+};
+
+/* One `--set PATH=VALUE`. The entries of a list are separated by commas. */
+struct config_set {
+	const char *path, *value;
+};
+
+/* Judges of addresses, from the layers above; NULL takes everything. False and `why` for a bad
+ * one. */
+struct config_checks {
+	bool (*listen)(const char *url, struct errmsg *why);
+	bool (*redis)(const char *url, struct errmsg *why);
+};
+
+/* What is wrong, line by line ("FILE:LINE:COLUMN: text"), in the order found. All zero is none.
+ */
+#define CONFIG_ERRORS_KEPT 20
+#define CONFIG_FLAGS       "command line" /* stands for FILE when a flag is wrong */
+struct config_errors {
+	unsigned n;          /* found; the first CONFIG_ERRORS_KEPT are kept */
+	unsigned n_warnings; /* the same; these refuse nothing */
+	char *list[CONFIG_ERRORS_KEPT];
+	char *warnings[CONFIG_ERRORS_KEPT];
+	char *where;   /* the file that the first error is about */
+	bool is_mixed; /* others are about another */
+};
+
+/*
+ * Read `files` ("-" is standard input), then `sets`, and check all of it. OK, or
+ * ERR_BAD_REQUEST with every error in `why`; then `cfg` is untouched. What `cfg` held before is
+ * freed. `why` may hold warnings either way.
+ */
+enum err config_load(struct config *cfg, const char *const *files, unsigned n_files,
+		     const struct config_set *sets, unsigned n_sets,
+		     const struct config_checks *checks, struct config_errors *why);
+void config_done(struct config *cfg);
+
+/* Print them, the warnings first, and last how many errors there are. */
+void config_errors_print(const struct config_errors *why, FILE *out);
+void config_errors_done(struct config_errors *why);
+
+/* The commented file of all defaults: conf/coordd.yaml. */
+void config_print_defaults(FILE *out);
+
+#endif

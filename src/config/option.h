@@ -1,0 +1,62 @@
+#ifndef COORDD_CONFIG_OPTION_H
+#define COORDD_CONFIG_OPTION_H
+
+#include "config/config.h"
+#include "config/yaml.h"
+
+/* The rows of options.def and their values one by one; private to config/. */
+enum option_kind {
+	OPTION_BOOL,
+	OPTION_INT,
+	OPTION_SIZE,
+	OPTION_DURATION,
+	OPTION_FLOAT,
+	OPTION_MODE,
+	OPTION_TEXT,
+	OPTION_SECRET,
+	OPTION_WORD,
+	OPTION_CHOICE,
+	OPTION_LIST
+};
+
+struct config_option {
+	const char *path;
+	size_t offset; /* of its member in struct config */
+	enum option_kind kind;
+	const char *otherwise, *min, *max; /* as options.def says */
+	bool is_reloadable;
+	const char *help;
+};
+
+enum {
+	OPTION_COUNT = 0
+#define OPTION(path, member, kind, otherwise, min, max, reload, help) +1
+#include "config/options.def"
+#undef OPTION
+};
+
+extern const struct config_option config_options[OPTION_COUNT];
+
+/* The row of a path; NULL when there is none. */
+const struct config_option *option_find(const char *path);
+
+/* Whether options stand below "PATH." */
+bool option_is_section(const char *path);
+
+/*
+ * What may have been meant by `key` below `prefix` ("", "redis.") where there is no such key:
+ * the name of a neighbour, or the whole path of an option elsewhere. False when nothing comes
+ * near.
+ */
+bool option_suggest(const char *prefix, const char *key, char *out, size_t n);
+
+/* Put a value from a file into `cfg`; what it held is freed. On error only `why` is changed. */
+enum err option_set_node(struct config *cfg, const struct config_option *o,
+			 const struct yaml_node *node, struct errmsg *why);
+/* The same for text without YAML's types: a flag, a default. */
+enum err option_set_text(struct config *cfg, const struct config_option *o, const char *text,
+			 struct errmsg *why);
+/* Free what the option holds; it is all zero afterwards. */
+void option_clear(struct config *cfg, const struct config_option *o);
+
+#endif

@@ -1,0 +1,167 @@
+/* Calls to the broker, and how what goes wrong with them becomes an exit status. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "ctl/ctl.h"
+
+static int
+exit_code(const struct coord_error *err)
+{
+	static const struct {
+		const char *code;
+		int status;
+	} refusals[] = {
+		{ "unavailable", EX_TEMPFAIL },    { "overloaded", EX_TEMPFAIL },
+		{ "shutting_down", EX_TEMPFAIL },  { "unauthenticated", EX_NOPERM },
+		{ "forbidden", EX_NOPERM },        { "not_found", EXIT_NOT_FOUND },
+		{ "unknown_method", EX_PROTOCOL }, { "protocol_error", EX_PROTOCOL },
+		{ "internal", EX_SOFTWARE },
+	};
+
+	switch (err->status) {
+	case COORD_MEMORY:
+		return EX_OSERR;
+	case COORD_USAGE:
+		return EX_USAGE;
+	case COORD_CONNECT:
+		return EX_UNAVAILABLE;
+	case COORD_TIMEOUT:
+	case COORD_CLOSED:
+		return EX_TEMPFAIL;
+	case COORD_PROTOCOL:
+		return EX_PROTOCOL;
+	default:
+		break;
+	}
+	for (size_t i = 0; i < COUNT_OF(refusals); i++) {
+		if (!strcmp(err->code, refusals[i].code))
+			return refusals[i].status;
+	}
+	return EXIT_REFUSED;
+}
+
+static int
+say(const struct coord_error *err)
+{
+	if (err->status == COORD_REFUSED)
+		return ctl_fail(exit_code(err), "%s: %s", err->code, err->message);
+	return ctl_fail(exit_code(err), "%s", err->message);
+}
+
+static int
+timeout_ms(const struct ctl *ctl, double wait_s)
+{
+	double s = (GIVEN(ctl, timeout) ? ctl->opt[OPT_timeout].seconds : 5) + wait_s;
+
+	return s < 86400 ? (int)(s * 1000) : 86400000;
+}
+
+int
+ctl_connect(struct ctl *ctl)
+{
+	struct coord_params *params;
+	struct coord_error err;
+	json_t *hello;
+	int status = EX_OK;
+
+	ctl->conn = coord_connect(ctl->server, timeout_ms(ctl, 0), &err);
+	if (!ctl->conn)
+		return say(&err);
+
+	params = ctl_params(NULL);
+	coord_param_str(params, "client", "coordctl/" COORD_VERSION);
+	if (GIVEN(ctl, namespace))
+		coord_param_str(params, "namespace", TEXT(ctl, namespace));
+	hello = ctl_call(ctl, "hello", params, 0);
+	if (!hello)
+		return ctl->status;
+	if (!str_eq(json_str_at(hello, "server"), STR("coordd")))
+		status = ctl_fail(EX_PROTOCOL, "%s is no coordd", ctl->server);
+	else if (json_number_at(hello, "protocol") != 1)
+		status = ctl_fail(EX_PROTOCOL,
+				  "%s speaks another version of the protocol than 1",
+				  ctl->server);
+	json_decref(hello);
+	return status;
+}
+
+struct coord_params *
+ctl_params(const struct name *agent)
+{
+	struct coord_params *p = coord_params_new();
+
+	if (!p)
+		abort();
+	if (agent)
+		coord_param_agent(p, "agent", agent->type, agent->instance);
+	return p;
+}
+
+json_t *
+ctl_call(struct ctl *ctl, const char *method, struct coord_params *take_params, double wait_s)
+{
+	struct coord_reply *reply;
+	struct coord_error err;
+	json_t *result = NULL;
+
+	ctl->status = ctl->conn ? EX_OK : ctl_connect(ctl);
+	if (ctl->status) {
+		/* said already */
+	} else if (coord_call(ctl->conn, method, take_params, timeout_ms(ctl, wait_s), &reply,
+			      &err)) {
+		ctl->status = say(&err);
+	} else {
+		result = json_from(coord_reply_result(reply));
+		coord_reply_free(reply);
+	}
+	coord_params_free(take_params);
+	return result;
+}
+
+json_t *
+ctl_pages(struct ctl *ctl, const char *method, const char *key, const struct name *agent,
+	  const char *type)
+{
+	uint64_t left = GIVEN(ctl, limit) ? ctl->opt[OPT_limit].count : UINT64_MAX;
+	json_t *rows = json_array(), *page = NULL;
+
+	for (;;) {
+		struct coord_params *p = ctl_params(agent);
+		struct str after = json_str_at(page, "after");
+		json_t *list;
+
+		if (type)
+			coord_param_str(p, "type", type);
+		coord_param_int(p, "limit", left < 1000 ? (int64_t)left : 1000);
+		if (after.n) {
+			msgpack_packer *pk = coord_param(p, "after");
+
+			msgpack_pack_str(pk, after.n);
+			msgpack_pack_str_body(pk, after.p, after.n);
+		}
+		json_decref(page);
+		page = ctl_call(ctl, method, p, 0);
+		list = page ? json_object_get(page, key) : NULL;
+		if (page && !json_is_array(list))
+			ctl->status = ctl_unexpected(method);
+		if (!json_is_array(list))
+			break;
+		json_array_extend(rows, list);
+		left -= json_array_size(list) < left ? json_array_size(list) : left;
+		if (!left || !json_array_size(list) || !json_str_at(page, "after").n) {
+			json_decref(page);
+			return rows;
+		}
+	}
+	json_decref(page);
+	json_decref(rows);
+	return NULL;
+}
+
+int
+ctl_unexpected(const char *method)
+{
+	return ctl_fail(EX_SOFTWARE, "the broker's answer to %s has an unexpected form",
+			method);
+}

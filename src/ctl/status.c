@@ -1,0 +1,260 @@
+/* coordctl status and ping. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/mem.h"
+#include "ctl/ctl.h"
+
+#define RED    "\033[31m"
+#define YELLOW "\033[33m"
+#define GREEN  "\033[32m"
+
+/* --- status ------------------------------------------------------------------ */
+
+static void
+paint(struct buf *b, const struct ctl *ctl, const char *color, const char *text)
+{
+	buf_printf(b, "%s%s%s", ctl->has_color ? color : "", text,
+		   ctl->has_color ? "\033[0m" : "");
+}
+
+/* "12 known  1,204 ready ...": the members of `path` that are there. */
+static void
+counts(struct buf *b, const json_t *s, const char *path, const char *const *keys,
+       const char *const *words, size_t n)
+{
+	const char *sep = "";
+
+	for (size_t i = 0; i < n; i++) {
+		const json_t *v = json_at(*path ? json_at(s, path) : s, keys[i]);
+
+		if (!v)
+			continue;
+		buf_puts(b, sep);
+		text_number(b, (int64_t)json_number_value(v));
+		buf_printf(b, " %s", words[i]);
+		sep = "   ";
+	}
+	buf_putc(b, '\n');
+}
+
+static void
+redis_line(struct buf *b, const struct ctl *ctl, const json_t *redis)
+{
+	struct str problem = json_str_at(redis, "problem");
+	struct str version = json_str_at(redis, "version");
+	const json_t *aof = json_at(redis, "aof");
+	bool is_up = json_bool_at(redis, "up");
+
+	buf_puts(b, "redis    ");
+	paint(b, ctl, is_up ? GREEN : RED, is_up ? "up" : "DOWN");
+	if (version.n) {
+		buf_puts(b, "   ");
+		text_escape(b, version);
+	}
+	if (json_at(redis, "round_trip_ms"))
+		buf_printf(b, "   round trip %.2f ms", json_number_at(redis, "round_trip_ms"));
+	if (json_is_true(aof)) {
+		buf_puts(b, "   aof on, fsync ");
+		text_escape(b, json_str_at(redis, "appendfsync"));
+	} else if (aof) {
+		buf_puts(b, "   ");
+		paint(b, ctl, YELLOW, "aof OFF");
+	}
+	if (json_str_at(redis, "policy").n) {
+		buf_puts(b, "   ");
+		text_escape(b, json_str_at(redis, "policy"));
+	}
+	buf_putc(b, '\n');
+	if (problem.n) {
+		paint(b, ctl, RED, "PROBLEM");
+		buf_puts(b, "  redis: ");
+		text_escape(b, problem);
+		buf_putc(b, '\n');
+	}
+}
+
+/* One line for each check that is not fine; a word when all are. */
+static void
+check_lines(struct buf *b, const struct ctl *ctl, const json_t *checks)
+{
+	bool all_ok = true;
+	json_t *check;
+	size_t i;
+
+	json_array_foreach(checks, i, check)
+	{
+		struct str status = json_str_at(check, "status");
+		bool is_warning = str_eq(status, STR("warn"));
+
+		if (str_eq(status, STR("ok")))
+			continue;
+		all_ok = false;
+		paint(b, ctl, is_warning ? YELLOW : RED, is_warning ? "WARNING" : "FAILED ");
+		buf_puts(b, "  ");
+		text_escape(b, json_str_at(check, "name"));
+		buf_puts(b, ": ");
+		text_escape(b, json_str_at(check, "message"));
+		buf_putc(b, '\n');
+	}
+	if (json_array_size(checks) && all_ok)
+		buf_puts(b, "checks   all ok\n");
+}
+
+static void
+status_screen(const struct ctl *ctl, const json_t *s)
+{
+	static const char *const clients[] = { "connections", "parked", "in_flight" };
+	static const char *const clients_words[] = { "connections", "parked receivers",
+						     "in flight" };
+	static const char *const queues[] = { "known", "ready", "delayed", "reserved", "dead" };
+	bool is_ready = json_bool_at(s, "ready");
+	struct buf out = { 0 };
+
+	buf_puts(&out, "coordd   ");
+	text_escape(&out, json_str_at(s, "version"));
+	buf_puts(&out, "   up ");
+	text_age(&out, json_number_at(s, "uptime_s"));
+	buf_puts(&out, "   ");
+	if (json_bool_at(s, "draining"))
+		paint(&out, ctl, YELLOW, "DRAINING");
+	else
+		paint(&out, ctl, is_ready ? GREEN : RED, is_ready ? "ready" : "NOT READY");
+	buf_puts(&out, "   instance ");
+	text_escape(&out, json_str_at(s, "instance_id"));
+	buf_putc(&out, '\n');
+
+	if (json_at(s, "redis"))
+		redis_line(&out, ctl, json_at(s, "redis"));
+	buf_puts(&out, "clients  ");
+	counts(&out, s, "", clients, clients_words, COUNT_OF(clients));
+	buf_puts(&out, "queues   ");
+	counts(&out, s, "queues", queues, queues, COUNT_OF(queues));
+	check_lines(&out, ctl, json_at(s, "checks"));
+
+	fwrite(out.data, 1, out.len, stdout);
+	buf_done(&out);
+}
+
+int
+ctl_status(struct ctl *ctl, char **args, int n)
+{
+	json_t *s;
+	int status = EX_OK;
+
+	(void)args;
+	(void)n;
+	if (ctl->output == OUT_CSV || ctl->output == OUT_NAMES)
+		return ctl_fail(EX_USAGE, "status is shown as table, json or jsonl");
+	s = ctl_call(ctl, "status", ctl_params(NULL), 0);
+	if (!s)
+		return ctl->status;
+	if (!json_is_object(s))
+		status = ctl_unexpected("status");
+	else if (ctl->output == OUT_TABLE)
+		status_screen(ctl, s);
+	else
+		out_object(ctl, s, NULL, 0);
+	json_decref(s);
+	return status;
+}
+
+/* --- ping -------------------------------------------------------------------- */
+
+static double
+now_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (double)ts.tv_sec * 1e3 + (double)ts.tv_nsec / 1e6;
+}
+
+static void
+pause_for(double seconds)
+{
+	struct timespec ts = { .tv_sec = (time_t)seconds };
+
+	ts.tv_nsec = (long)((seconds - (double)ts.tv_sec) * 1e9);
+	nanosleep(&ts, NULL);
+}
+
+static int
+compare(const void *a, const void *b)
+{
+	const double *x = a, *y = b;
+
+	return (*x > *y) - (*x < *y);
+}
+
+/* Milliseconds with three digits, not the seventeen of a double. */
+static double
+rounded(double ms)
+{
+	return (double)(int64_t)(ms * 1e3 + 0.5) / 1e3;
+}
+
+/* One round trip. EX_OK or an exit code (said already). */
+static int
+ping_once(struct ctl *ctl, double *ms)
+{
+	double began = now_ms();
+	json_t *pong = ctl_call(ctl, "ping", ctl_params(NULL), 0);
+	int status = ctl->status;
+
+	*ms = now_ms() - began;
+	if (pong && !str_eq(json_str_at(pong, ""), STR("pong")))
+		status = ctl_unexpected("ping");
+	if (!status && ctl->output == OUT_TABLE && !GIVEN(ctl, quiet)) {
+		printf("pong from %s: %.2f ms\n", ctl->server, *ms);
+		fflush(stdout);
+	}
+	json_decref(pong);
+	return status;
+}
+
+/* Sorts `times`. */
+static void
+ping_summary(const struct ctl *ctl, double *times, uint64_t count)
+{
+	double total = 0, p99;
+	json_t *summary;
+
+	for (uint64_t i = 0; i < count; i++)
+		total += times[i];
+	qsort(times, count, sizeof(*times), compare);
+	p99 = times[(count * 99 + 99) / 100 - 1];
+	summary = json_pack("{s:s, s:I, s:f, s:f, s:f}", "server", ctl->server, "count",
+			    (json_int_t)count, "min_ms", rounded(times[0]), "avg_ms",
+			    rounded(total / (double)count), "p99_ms", rounded(p99));
+	if (ctl->output != OUT_TABLE || count > 1)
+		out_done(ctl, summary, "%llu pings: min %.2f ms, average %.2f ms, p99 %.2f ms",
+			 (unsigned long long)count, times[0], total / (double)count, p99);
+	json_decref(summary);
+}
+
+int
+ctl_ping(struct ctl *ctl, char **args, int n)
+{
+	uint64_t count = GIVEN(ctl, count) ? ctl->opt[OPT_count].count : 1;
+	double interval = GIVEN(ctl, interval) ? ctl->opt[OPT_interval].seconds : 1, *times;
+	int status;
+
+	(void)args;
+	(void)n;
+	if (count > 1000000)
+		return ctl_fail(EX_USAGE, "--count is at most 1000000");
+	times = xcalloc(count, sizeof(*times));
+	status = ctl_connect(ctl); /* before the first is timed */
+	for (uint64_t i = 0; i < count && !status; i++) {
+		if (i)
+			pause_for(interval);
+		status = ping_once(ctl, &times[i]);
+	}
+	if (!status)
+		ping_summary(ctl, times, count);
+	free(times);
+	return status;
+}

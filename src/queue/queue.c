@@ -1,0 +1,284 @@
+/*
+ * queue: what this broker knows of each queue that it was asked about lately.
+ *
+ *	queues_get()		find or make it; it becomes dirty
+ *	queues_on_turn_end()	what a turn asked leaves for Redis; a queue with nothing left is idle
+ *	queue_trim()		the longest idle ones are forgotten, so memory does not grow with names
+ */
+#include <stdlib.h>
+
+#include "base/mem.h"
+#include "queue/pack.h"
+#include "queue/tick.h"
+#include "store/keys.h"
+
+enum { MAX_IDLE = 1024 };
+
+static void
+pack_policy(struct queues *queues)
+{
+	const struct queue_policy *p = &queues->policy;
+	char *to = queues->packed_policy;
+
+	to = pack_uint(to, 5, p->queue_size);
+	to = pack_uint(to, 2, p->retry_attempts);
+	to = pack_uint(to, 7, p->backoff_base_us);
+	to = pack_double(to, p->backoff_factor);
+	to = pack_uint(to, 7, p->backoff_max_us);
+	to = pack_double(to, p->backoff_jitter);
+	to = pack_uint(to, 7, p->dedup_window_us);
+	pack_uint(to, 7, p->forget_after_us);
+}
+
+struct queues *
+queues_new(struct loop *loop, struct store *store, const char *key_prefix,
+	   const struct queue_policy *policy, size_t max_frame, const struct queues_ops *ops,
+	   void *arg)
+{
+	struct queues *queues = xcalloc(1, sizeof(*queues));
+
+	queues->loop = loop;
+	queues->store = store;
+	queues->prefix = xstrdup(key_prefix);
+	queues->ops = ops;
+	queues->arg = arg;
+	TAILQ_INIT(&queues->dirty);
+	TAILQ_INIT(&queues->idle);
+	TAILQ_INIT(&queues->with_parked);
+	queues_set_policy(queues, policy, max_frame);
+	loop_at_turn_end(loop, TURN_QUEUES, queues_on_turn_end, queues);
+	return queues;
+}
+
+void
+queues_set_policy(struct queues *queues, const struct queue_policy *policy, size_t max_frame)
+{
+	queues->policy = *policy;
+	queues->max_frame = max_frame;
+	pack_policy(queues);
+}
+
+void
+args_policy(struct args *args, const struct queues *queues)
+{
+	args_str(args, (struct str){ queues->packed_policy, sizeof(queues->packed_policy) });
+}
+
+static void
+queue_free(struct queue *q)
+{
+	struct queues *queues = q->queues;
+
+	if (q->is_dirty)
+		TAILQ_REMOVE(&queues->dirty, q, dirty_link);
+	if (q->is_idle) {
+		TAILQ_REMOVE(&queues->idle, q, idle_link);
+		queues->nidle--;
+	}
+	HASH_DEL(queues->by_name, q);
+	free(q->base);
+	free(q->parts);
+	free(q);
+}
+
+/* The store was freed before and answered every call; receivers were ended or cancelled. */
+void
+queues_free(struct queues *queues)
+{
+	struct queue *q, *next;
+
+	if (!queues)
+		return;
+	loop_at_turn_end(queues->loop, TURN_QUEUES, NULL, NULL);
+	HASH_ITER(hh, queues->by_name, q, next)
+		queue_give_up(q);
+	HASH_ITER(hh, queues->by_name, q, next)
+		queue_free(q);
+	free(queues->prefix);
+	free(queues);
+}
+
+static struct queue *
+queue_new(struct queues *queues, struct str name, const struct str parts[3], size_t ns_len)
+{
+	struct queue *q = xcalloc(1, sizeof(*q));
+	struct buf b = { 0 };
+
+	buf_puts(&b, queues->prefix);
+	buf_puts(&b, ":q:");
+	q->name_off = b.len;
+	buf_put(&b, name.p, name.n);
+	q->base_len = b.len;
+	q->base = b.data;
+	q->ns_len = ns_len;
+	b = (struct buf){ 0 };
+	buf_put(&b, parts[1].p, parts[1].n);
+	buf_put(&b, parts[2].p, parts[2].n);
+	q->parts = b.data;
+	q->type_len = parts[1].n;
+	q->instance_len = parts[2].n;
+	q->queues = queues;
+	TAILQ_INIT(&q->ticks);
+	TAILQ_INIT(&q->parked);
+	HASH_ADD_KEYPTR(hh, queues->by_name, q->base + q->name_off, name.n, q);
+	return q;
+}
+
+static size_t
+encoded_len(struct str part)
+{
+	size_t n = part.n;
+
+	for (size_t i = 0; i < part.n; i++)
+		if (part.p[i] == ':' || part.p[i] == '%')
+			n += 2;
+	return n;
+}
+
+static struct queue *
+find_or_make(struct queues *queues, struct str name, const struct str parts[3])
+{
+	struct queue *q;
+
+	HASH_FIND(hh, queues->by_name, name.p, name.n, q);
+	if (!q)
+		q = queue_new(queues, name, parts, encoded_len(parts[0]));
+	queue_mark_dirty(q);
+	return q;
+}
+
+struct queue *
+queues_get(struct queues *queues, struct str ns, const struct agent_id *agent)
+{
+	char name[KEY_NAME_MAX];
+	struct str parts[3] = { ns, agent->type, agent->instance };
+
+	return find_or_make(queues,
+			    (struct str){ name, key_name(name, ns, agent->type, agent->instance) },
+			    parts);
+}
+
+struct queue *
+queues_get_name(struct queues *queues, struct str name)
+{
+	struct buf b = { 0 };
+	struct str parts[3];
+	struct queue *q = NULL;
+
+	if (key_name_split(name, &b, parts))
+		q = find_or_make(queues, name, parts);
+	buf_done(&b);
+	return q;
+}
+
+struct agent_id
+queue_agent(const struct queue *q)
+{
+	return (struct agent_id){ { q->parts, q->type_len },
+				  { q->parts + q->type_len, q->instance_len } };
+}
+
+struct str
+queue_name(const struct queue *q)
+{
+	return (struct str){ q->base + q->name_off, q->base_len - q->name_off };
+}
+
+unsigned
+queue_parked(const struct queue *q)
+{
+	return q->nparked;
+}
+
+unsigned
+queues_parked(const struct queues *queues)
+{
+	return queues->nparked;
+}
+
+void
+queue_pin(struct queue *q)
+{
+	q->pins++;
+}
+
+void
+queue_unpin(struct queue *q)
+{
+	q->pins--;
+	queue_mark_dirty(q); /* it may be idle now */
+}
+
+void
+queue_mark_dirty(struct queue *q)
+{
+	struct queues *queues = q->queues;
+
+	if (q->is_dirty)
+		return;
+	if (q->is_idle) {
+		TAILQ_REMOVE(&queues->idle, q, idle_link);
+		queues->nidle--;
+		q->is_idle = false;
+	}
+	q->is_dirty = true;
+	TAILQ_INSERT_TAIL(&queues->dirty, q, dirty_link);
+}
+
+static bool
+has_work(const struct queue *q)
+{
+	return q->pins || q->in_flight || q->nparked || !TAILQ_EMPTY(&q->ticks);
+}
+
+void
+queue_settle_down(struct queue *q)
+{
+	struct queues *queues = q->queues;
+
+	if (has_work(q))
+		return;
+	q->is_idle = true;
+	TAILQ_INSERT_TAIL(&queues->idle, q, idle_link);
+	if (++queues->nidle > MAX_IDLE)
+		queue_free(TAILQ_FIRST(&queues->idle));
+}
+
+void
+queues_look_all(struct queues *queues)
+{
+	struct queue *q;
+
+	TAILQ_FOREACH(q, &queues->with_parked, parked_link) {
+		q->look = true;
+		queue_mark_dirty(q);
+	}
+}
+
+void
+queues_end_waits(struct queues *queues, enum err err)
+{
+	struct queue *q;
+
+	queues->is_ending = true;
+	queues->end_err = err;
+	while ((q = TAILQ_FIRST(&queues->with_parked)))
+		receive_on_items(TAILQ_FIRST(&q->parked), err, NULL, 0);
+}
+
+void
+queue_script(struct queue *q, enum script script, struct str first, struct args *more, store_cb *cb,
+	     void *arg)
+{
+	struct args args = { 0 };
+
+	queue_flush(q);
+	args_str(&args, (struct str){ q->base, q->base_len });
+	args_str(&args, first);
+	args_str(&args, str_of(q->queues->prefix));
+	args_str(&args, (struct str){ q->base + q->name_off, q->ns_len });
+	if (more)
+		args_join(&args, more);
+	store_run(q->queues->store, script, 1, &args, cb, arg);
+	args_done(&args);
+}

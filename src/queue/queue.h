@@ -1,0 +1,164 @@
+#ifndef COORDD_QUEUE_QUEUE_H
+#define COORDD_QUEUE_QUEUE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "base/loop.h"
+#include "proto/fields.h"
+#include "queue/item.h"
+#include "queue/token.h"
+#include "store/store.h"
+
+/*
+ * Messages and reservations (docs/PROTOCOL.md, section 4). A queue here is only this broker's view:
+ * what it is about to ask of Redis for that queue, and who waits. All truth is in Redis.
+ *
+ * Every callback runs exactly once and never before the function that took it returns; `err` is
+ * OK or one of store_run()'s. What a callback is given dies with it.
+ */
+struct queues;
+struct queue;
+
+/* What applies to a queue where `configure` set nothing. */
+struct queue_policy {
+	uint64_t queue_size, retry_attempts;
+	uint64_t backoff_base_us, backoff_max_us;
+	double backoff_factor, backoff_jitter;
+	uint64_t dedup_window_us; /* 0 off */
+	uint64_t forget_after_us;
+};
+
+struct queues_ops {
+	/* The sweep must look at `due_us` (Redis's clock) at the latest. */
+	void (*on_wake)(void *arg, uint64_t due_us);
+};
+
+struct queues *queues_new(struct loop *loop, struct store *store, const char *key_prefix,
+			  const struct queue_policy *policy, size_t max_frame,
+			  const struct queues_ops *ops, void *arg);
+void queues_free(struct queues *queues);
+void queues_set_policy(struct queues *queues, const struct queue_policy *policy, size_t max_frame);
+/* Receivers parked now, over all queues. */
+unsigned queues_parked(const struct queues *queues);
+/* Every queue somebody waits at is asked again: after a reconnect, and every second. */
+void queues_look_all(struct queues *queues);
+/* Answer every parked receiver with `err`: the broker stops. */
+void queues_end_waits(struct queues *queues, enum err err);
+
+/* The queue of an agent in a namespace. Valid until the end of this turn, and while it has work. */
+struct queue *queues_get(struct queues *queues, struct str ns, const struct agent_id *agent);
+/* The same by its name in Redis; NULL when it is none. */
+struct queue *queues_get_name(struct queues *queues, struct str name);
+struct agent_id queue_agent(const struct queue *q);
+struct str queue_name(const struct queue *q);
+/* Keep it beyond this turn; as often as unpinned. */
+void queue_pin(struct queue *q);
+void queue_unpin(struct queue *q);
+/* How many wait at it here. */
+unsigned queue_parked(const struct queue *q);
+
+/* Send ------------------------------------------------------------------------------------- */
+
+enum sent { SENT_STORED, SENT_FULL, SENT_DUPLICATE };
+typedef void send_cb(void *arg, enum err err, enum sent sent);
+
+/* `ttl_us` counts from when the message is first due; it is looked at when `has_ttl`. */
+void queue_send(struct queue *q, const struct agent_id *sender, const struct message *message,
+		uint64_t delay_us, bool has_ttl, uint64_t ttl_us, send_cb *cb, void *arg);
+
+/* Receive ---------------------------------------------------------------------------------- */
+
+struct reservation {
+	struct token token;
+	struct item item;
+	uint64_t deadline_us; /* Redis's clock */
+};
+/* `n` reservations in the order of the queue; 0 when nothing became due in time. */
+typedef void receive_cb(void *arg, enum err err, const struct reservation *res, unsigned n);
+/* The call is parked (true), or no longer, just before its callback (false). May be NULL. */
+typedef void receive_park_cb(void *arg, bool parked);
+struct receive;
+
+/*
+ * Reserve up to `max` due messages, waiting up to `wait_us` for the first. With `one_frame` what is
+ * given together fits an answer of max_frame bytes (at least one is given).
+ *
+ * ERR_UNKNOWN: Redis may have reserved some; unsettled, they come back by themselves.
+ * The handle is valid until `cb` runs. After receive_cancel() `cb` never runs, and what was
+ * reserved for it is released.
+ */
+struct receive *queue_receive(struct queue *q, uint64_t visibility_us, unsigned max,
+			      uint64_t wait_us, receive_cb *cb, receive_park_cb *on_park, void *arg);
+void receive_cancel(struct receive *r);
+
+/* Settle ----------------------------------------------------------------------------------- */
+
+enum settle {
+	SETTLE_ACK,
+	SETTLE_NACK,	/* failure, error, delay */
+	SETTLE_RELEASE, /* delay */
+	SETTLE_EXTEND,	/* visibility_us */
+	SETTLE_FAIL	/* error: a failed delivery that is due again at once */
+};
+struct settle_how {
+	enum settle kind;
+	bool permanent;
+	bool has_delay;
+	uint64_t delay_us, visibility_us;
+	struct str error;
+};
+/* `done` is false when the token is not live; `deadline_us` is of SETTLE_EXTEND. */
+typedef void settle_cb(void *arg, enum err err, bool done, uint64_t deadline_us);
+
+/* `cb` may be NULL. */
+void queue_settle(struct queue *q, const struct token *token, const struct settle_how *how,
+		  settle_cb *cb, void *arg);
+
+/* Look and manage: inspect.c, dlq.c --------------------------------------------------------------- */
+
+/* `reply` is the script's; see the head of src/store/lua/NAME.lua. */
+void queue_peek(struct queue *q, unsigned limit, store_cb *cb, void *arg);
+void queue_purge(struct queue *q, store_cb *cb, void *arg);
+void queue_dlq_list(struct queue *q, uint64_t after, unsigned limit, store_cb *cb, void *arg);
+
+struct queue_stats {
+	uint64_t ready[3]; /* priorities 9, 5, 1 */
+	uint64_t delayed, reserved, dead, bytes, capacity;
+	uint64_t oldest_us, now_us; /* Redis's clock; oldest_us 0 when nothing is ready */
+	bool paused;
+};
+typedef void stats_cb(void *arg, enum err err, const struct queue_stats *stats);
+void queue_stats(struct queue *q, stats_cb *cb, void *arg);
+
+/* Queues of a namespace in the order of their names, `type` n 0 for all, after the name `after`. */
+typedef void list_cb(void *arg, enum err err, const struct str *names,
+		     const struct queue_stats *stats, unsigned n);
+void queues_list(struct queues *queues, struct str ns, struct str type, struct str after,
+		 unsigned limit, list_cb *cb, void *arg);
+
+/* Move dead letters back (`redrive`) or drop them: those with one of `ids` or `message_ids`, all
+ * when both are empty, at most `limit` (0: all). `count` is how many. On error some may have moved. */
+typedef void count_cb(void *arg, enum err err, uint64_t count);
+void queue_dlq_move(struct queue *q, bool redrive, struct list ids, struct list message_ids,
+		    uint64_t limit, count_cb *cb, void *arg);
+
+/* Settings (`configure`): of the namespace when `q` is NULL. `set` says which to change, and `nil`
+ * which to take back, in F() bits; the answer is what is now in force there. */
+typedef void configure_cb(void *arg, enum err err, const struct queue_policy *in_force);
+void queues_configure(struct queues *queues, struct str ns, struct queue *q,
+		      const struct params *values, configure_cb *cb, void *arg);
+
+/* Sweep ------------------------------------------------------------------------------------ */
+
+/* Take back what is past its deadline now, in spite of the grace: of one queue, or of all of a namespace. */
+void queue_recover(struct queue *q, count_cb *cb, void *arg);
+void queues_recover(struct queues *queues, struct str ns, count_cb *cb, void *arg);
+
+/* One sweep of a queue, for the janitor: `again_us` is when to look next (Redis's clock, 0 never),
+ * `lead` true when somebody must ask to lead first. False when `name` is none: then `cb` never runs. */
+typedef void sweep_cb(void *arg, enum err err, uint64_t again_us, bool lead);
+bool queues_sweep_name(struct queues *queues, struct str name, sweep_cb *cb, void *arg);
+
+#endif

@@ -1,0 +1,136 @@
+/*
+ * receive: reserve the next due messages of one queue.
+ *
+ *	queue_receive()		the client asked; it joins the next call of the queue
+ *	receive_on_items()	that call brought something, or nothing   <-.
+ *	receive_park()		wait for a message or the deadline        --'
+ *	receive_finish()	the only exit: answer, or release; free
+ *
+ * The client may leave at any moment. What was reserved for nobody is released at once, so a lost
+ * connection costs one round trip and not a whole visibility timeout.
+ */
+#include <stdlib.h>
+
+#include "base/mem.h"
+#include "queue/tick.h"
+
+static void
+release_all(struct queue *q, const struct reservation *res, unsigned n)
+{
+	struct settle_how how = { .kind = SETTLE_RELEASE };
+
+	for (unsigned i = 0; i < n; i++)
+		queue_settle(q, &res[i].token, &how, NULL, NULL);
+}
+
+static void
+leave_parked(struct receive *r)
+{
+	struct queue *q = r->queue;
+
+	TAILQ_REMOVE(&q->parked, r, link);
+	q->queues->nparked--;
+	if (--q->nparked == 0)
+		TAILQ_REMOVE(&q->queues->with_parked, q, parked_link);
+	queue_mark_dirty(q); /* it may be idle now */
+}
+
+static void
+receive_finish(struct receive *r, enum err err, const struct reservation *res, unsigned n)
+{
+	bool was_parked = r->wait.loop;
+
+	if (r->state == RECEIVE_PARKED)
+		leave_parked(r);
+	timer_done(&r->wait);
+	if (r->is_cancelled) {
+		release_all(r->queue, res, n);
+	} else {
+		if (r->on_park && was_parked)
+			r->on_park(r->arg, false);
+		r->cb(r->arg, err, res, n);
+	}
+	free(r);
+}
+
+static bool
+is_wait_over(const struct receive *r)
+{
+	return loop_now_us(r->queue->queues->loop) >= r->until_us;
+}
+
+bool
+receive_on_items(struct receive *r, enum err err, const struct reservation *res, unsigned n)
+{
+	struct queues *queues = r->queue->queues;
+
+	if (!err && !n && !r->is_cancelled && !is_wait_over(r)) {
+		if (!queues->is_ending)
+			return false;
+		err = queues->end_err;
+	}
+	receive_finish(r, err, res, n);
+	return true;
+}
+
+static void
+receive_on_wait_over(void *arg)
+{
+	struct receive *r = arg;
+
+	/* While a call asks for it, its answer decides. */
+	if (r->state == RECEIVE_PARKED)
+		receive_finish(r, store_is_ready(r->queue->queues->store) ? OK : ERR_UNSENT, NULL, 0);
+}
+
+void
+receive_park(struct receive *r, bool at_head)
+{
+	struct queue *q = r->queue;
+
+	if (!r->wait.loop) {
+		uint64_t now = loop_now_us(q->queues->loop);
+
+		timer_init(&r->wait, q->queues->loop, receive_on_wait_over, r);
+		timer_set(&r->wait, r->until_us > now ? r->until_us - now : 0);
+		if (r->on_park)
+			r->on_park(r->arg, true);
+	}
+	r->state = RECEIVE_PARKED;
+	if (at_head)
+		TAILQ_INSERT_HEAD(&q->parked, r, link);
+	else
+		TAILQ_INSERT_TAIL(&q->parked, r, link);
+	q->queues->nparked++;
+	if (q->nparked++ == 0)
+		TAILQ_INSERT_TAIL(&q->queues->with_parked, q, parked_link);
+}
+
+struct receive *
+queue_receive(struct queue *q, uint64_t visibility_us, unsigned max, uint64_t wait_us,
+	      receive_cb *cb, receive_park_cb *on_park, void *arg)
+{
+	struct tick *t = tick_open(q, false, 0, max);
+	struct receive *r = xcalloc(1, sizeof(*r));
+
+	r->queue = q;
+	r->max = max;
+	r->visibility_us = visibility_us;
+	r->width = token_width(visibility_us);
+	r->until_us = loop_now_us(q->queues->loop) + wait_us;
+	r->cb = cb;
+	r->on_park = on_park;
+	r->arg = arg;
+	TAILQ_INSERT_TAIL(&t->receives, r, link);
+	t->wanted += max;
+	return r;
+}
+
+void
+receive_cancel(struct receive *r)
+{
+	r->is_cancelled = true;
+	if (r->state == RECEIVE_PARKED)
+		receive_finish(r, OK, NULL, 0);
+	/* Else a call will carry it, or does: its answer finds nobody to tell. */
+}

@@ -1,0 +1,71 @@
+/*
+ * settle: end, hand back or prolong one reservation. The token alone says where Redis keeps it, so
+ * any broker can settle what any other handed out.
+ */
+#include <stdlib.h>
+
+#include "base/mem.h"
+#include "queue/pack.h"
+#include "queue/tick.h"
+
+static const char kinds[] = {
+	[SETTLE_ACK] = 'A',    [SETTLE_NACK] = 'N', [SETTLE_RELEASE] = 'R',
+	[SETTLE_EXTEND] = 'X', [SETTLE_FAIL] = 'F',
+};
+
+/* What the kind needs besides the token. */
+static void
+put_extra(struct args *args, const struct settle_how *how)
+{
+	switch (how->kind) {
+	case SETTLE_ACK:
+		break;
+	case SETTLE_NACK: {
+		char *to = args_reserve(args, 1 + 7 + 8 + how->error.n);
+
+		to = pack_uint(to, 1, (how->permanent ? 1 : 0) | (how->has_delay ? 2 : 0));
+		to = pack_uint(to, 7, how->delay_us);
+		to = pack_double(to, 2 * id_random_unit() - 1);
+		if (how->error.n)
+			memcpy(to, how->error.p, how->error.n);
+		break;
+	}
+	case SETTLE_RELEASE:
+		if (how->has_delay && how->delay_us)
+			args_uint(args, how->delay_us);
+		else
+			args_str(args, STR(""));
+		break;
+	case SETTLE_EXTEND:
+		args_uint(args, how->visibility_us);
+		break;
+	case SETTLE_FAIL:
+		args_str(args, how->error);
+		break;
+	}
+}
+
+void
+queue_settle(struct queue *q, const struct token *token, const struct settle_how *how,
+	     settle_cb *cb, void *arg)
+{
+	struct tick *t = tick_open(q, false, how->error.n + 128, 0);
+	char bucket[1 + TOKEN_BUCKET_MAX], field[TOKEN_FIELD_LEN];
+
+	if (t->nsettles == t->max_settles) {
+		t->max_settles = t->max_settles ? 2 * t->max_settles : 8;
+		t->settles = xrealloc(t->settles, t->max_settles * sizeof(*t->settles));
+	}
+	t->settles[t->nsettles++] = (struct tick_settle){ cb, arg, how->kind == SETTLE_EXTEND };
+	if (how->kind == SETTLE_ACK) {
+		t->acked_bytes += token->size;
+	} else {
+		t->has_others = true;
+		t->returns += how->kind != SETTLE_EXTEND;
+	}
+	bucket[0] = kinds[how->kind];
+	args_str(&t->settle_args, (struct str){ bucket, 1 + token_bucket(bucket + 1, token) });
+	token_field(field, token);
+	args_str(&t->settle_args, (struct str){ field, sizeof(field) });
+	put_extra(&t->settle_args, how);
+}

@@ -1,0 +1,437 @@
+/*
+ * tick: group commit of one queue (see tick.h).
+ *
+ *	tick_open()		an operation finds the call that it will travel in
+ *	queues_on_turn_end()	the turn is over
+ *	tick_run()		choose who is served, write the call         -> store
+ *	tick_on_reply()		tell each operation, in order                <- store
+ *
+ * What does not fit one call waits in the next; a reply makes room for it.
+ */
+#include "queue/tick.h"
+
+#include <stdlib.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "queue/pack.h"
+
+/* Bytes of a ReceivedMessage around what its item holds, generously; the recipient's name comes on top. */
+enum { RECEIVED_OVERHEAD = 420, RUN_BYTES = 7 + 1 + 2 + 4 + 4, APART_US = 1000000 };
+
+static struct tick *
+tick_new(struct queue *q)
+{
+	struct tick *t = xcalloc(1, sizeof(*t));
+
+	t->queue = q;
+	TAILQ_INIT(&t->receives);
+	TAILQ_INSERT_TAIL(&q->ticks, t, link);
+	return t;
+}
+
+static void
+tick_free(struct tick *t)
+{
+	args_done(&t->settle_args);
+	args_done(&t->digest_args);
+	args_done(&t->item_args);
+	args_done(&t->delay_args);
+	free(t->sends);
+	free(t->settles);
+	free(t->runs);
+	free(t->random);
+	free(t);
+}
+
+static bool
+is_apart(struct queues *queues)
+{
+	return queues->apart_until_us && loop_now_us(queues->loop) < queues->apart_until_us;
+}
+
+struct tick *
+tick_open(struct queue *q, bool is_send, size_t bytes, unsigned wanted)
+{
+	struct tick *t = TAILQ_LAST(&q->ticks, ticks);
+	size_t used;
+
+	queue_mark_dirty(q);
+	if (!t)
+		return tick_new(q);
+	used = t->settle_args.buf.len + t->digest_args.buf.len + t->item_args.buf.len;
+	if (t->nsends >= TICK_MAX_OPS || t->nsettles >= TICK_MAX_OPS ||
+	    (used && used + bytes > TICK_MAX_BYTES) ||
+	    (t->wanted && t->wanted + wanted > TICK_MAX_HANDED))
+		return tick_new(q);
+	if (is_apart(q->queues) && (is_send ? t->nsettles || t->wanted : t->nsends))
+		return tick_new(q);
+	return t;
+}
+
+/* Receivers ------------------------------------------------------------------------------------ */
+
+static void
+unpark(struct receive *r)
+{
+	struct queue *q = r->queue;
+
+	TAILQ_REMOVE(&q->parked, r, link);
+	q->queues->nparked--;
+	if (--q->nparked == 0)
+		TAILQ_REMOVE(&q->queues->with_parked, q, parked_link);
+}
+
+/* Those who wait longest go before those who ask now, as many as may find something. */
+static void
+take_parked(struct tick *t)
+{
+	struct queue *q = t->queue;
+	unsigned may = q->look ? TICK_MAX_HANDED : t->nsends + t->returns + t->wanted;
+	struct receives first;
+	struct receive *r;
+
+	q->look = false;
+	TAILQ_INIT(&first);
+	while (may && (r = TAILQ_FIRST(&q->parked)) && t->wanted + r->max <= TICK_MAX_HANDED) {
+		may -= r->max < may ? r->max : may;
+		unpark(r);
+		TAILQ_INSERT_TAIL(&first, r, link);
+		t->wanted += r->max;
+	}
+	TAILQ_CONCAT(&first, &t->receives, link);
+	TAILQ_CONCAT(&t->receives, &first, link);
+}
+
+static void
+make_runs(struct tick *t)
+{
+	struct receive *r;
+	unsigned n = 0;
+
+	TAILQ_FOREACH(r, &t->receives, link)
+		n++;
+	t->runs = xcalloc(n, sizeof(*t->runs));
+	TAILQ_FOREACH(r, &t->receives, link) {
+		struct tick_run *last = t->nruns ? &t->runs[t->nruns - 1] : NULL;
+
+		r->state = RECEIVE_ASKED;
+		if (last && last->receivers == last->wanted && r->max == 1 &&
+		    last->visibility_us == r->visibility_us) {
+			last->receivers++;
+			last->wanted++;
+			continue;
+		}
+		t->runs[t->nruns++] = (struct tick_run){ r->visibility_us, r->width, 1, r->max };
+	}
+}
+
+static void
+put_runs(const struct tick *t, struct args *args)
+{
+	const struct queues *queues = t->queue->queues;
+	size_t overhead = RECEIVED_OVERHEAD + t->queue->type_len + t->queue->instance_len;
+	char *to = args_reserve(args, t->nruns * RUN_BYTES);
+
+	for (unsigned i = 0; i < t->nruns; i++) {
+		const struct tick_run *run = &t->runs[i];
+
+		to = pack_uint(to, 7, run->visibility_us);
+		to = pack_uint(to, 1, run->width);
+		to = pack_uint(to, 2, run->wanted);
+		to = pack_uint(to, 4, run->wanted > run->receivers ? queues->max_frame : 0);
+		to = pack_uint(to, 4, overhead);
+	}
+}
+
+/* The call --------------------------------------------------------------------------------------- */
+
+static void tick_on_reply(void *arg, enum err err, const struct reply *reply);
+
+static void
+tick_run(struct tick *t)
+{
+	struct queue *q = t->queue;
+	struct queues *queues = q->queues;
+	struct args args = { 0 };
+	bool one_priority = (t->priorities & (t->priorities - 1)) == 0;
+	char *to;
+
+	TAILQ_REMOVE(&q->ticks, t, link);
+	if (!(t->nsends && is_apart(queues)))
+		take_parked(t);
+	if (!TAILQ_EMPTY(&t->receives))
+		make_runs(t);
+	if (t->wanted) {
+		t->random = xcalloc(t->wanted, TOKEN_RANDOM_LEN);
+		id_random(t->random, (size_t)t->wanted * TOKEN_RANDOM_LEN);
+	}
+
+	args_str(&args, (struct str){ q->base, q->base_len });
+	to = args_reserve(&args, 14);
+	to = pack_uint(to, 2, t->nsettles);
+	to = pack_uint(to, 2, t->nsends);
+	to = pack_uint(to, 2, t->nruns);
+	to = pack_uint(to, 1, (t->has_delays ? 1 : 0) | (one_priority ? 2 : 0) | (t->has_others ? 4 : 0));
+	pack_uint(to, 7, t->acked_bytes);
+	args_str(&args, str_of(queues->prefix));
+	args_str(&args, (struct str){ q->base + q->name_off, q->ns_len });
+	args_policy(&args, queues);
+	args_str(&args, (struct str){ (char *)t->random, (size_t)t->wanted * TOKEN_RANDOM_LEN });
+	put_runs(t, &args);
+	args_join(&args, &t->settle_args);
+	args_join(&args, &t->digest_args);
+	args_join(&args, &t->item_args);
+	if (t->has_delays)
+		args_join(&args, &t->delay_args);
+	q->in_flight++;
+	store_run(queues->store, t->nsends ? SCRIPT_TICK : SCRIPT_TICK_OOM, 1, &args, tick_on_reply,
+		  t);
+	args_done(&args);
+}
+
+void
+queue_flush(struct queue *q)
+{
+	struct tick *t;
+
+	while ((t = TAILQ_FIRST(&q->ticks)))
+		tick_run(t);
+}
+
+void
+queues_flush_all(struct queues *queues)
+{
+	struct queue *q, *next;
+
+	HASH_ITER(hh, queues->by_name, q, next)
+		queue_flush(q);
+}
+
+void
+queues_on_turn_end(void *arg)
+{
+	struct queues *queues = arg;
+	struct queue *q;
+
+	while ((q = TAILQ_FIRST(&queues->dirty))) {
+		TAILQ_REMOVE(&queues->dirty, q, dirty_link);
+		q->is_dirty = false;
+		if (q->look && q->nparked && TAILQ_EMPTY(&q->ticks))
+			tick_new(q);
+		while (q->in_flight < TICK_IN_FLIGHT && !TAILQ_EMPTY(&q->ticks))
+			tick_run(TAILQ_FIRST(&q->ticks));
+		queue_settle_down(q);
+	}
+}
+
+/* The answer ------------------------------------------------------------------------------------- */
+
+static bool
+flag(struct str flags, unsigned i, char yes)
+{
+	return i < flags.n && flags.p[i] == yes;
+}
+
+static void
+tell_settles(struct tick *t, enum err err, const struct reply *reply)
+{
+	struct str done = reply_str(reply_at(reply, 1)), deadlines = reply_str(reply_at(reply, 3));
+	size_t at = 0;
+
+	for (unsigned i = 0; i < t->nsettles; i++) {
+		struct tick_settle *s = &t->settles[i];
+		uint64_t deadline = 0;
+
+		if (s->is_extend && at + 7 <= deadlines.n) {
+			deadline = unpack_uint(deadlines.p + at, 7);
+			at += 7;
+		}
+		if (s->cb)
+			s->cb(s->arg, err, !err && !flag(done, i, '0'), deadline);
+	}
+}
+
+static void
+tell_sends(struct tick *t, enum err err, const struct reply *reply)
+{
+	struct str stored = reply_str(reply_at(reply, 2));
+
+	for (unsigned i = 0; i < t->nsends; i++)
+		t->sends[i].cb(t->sends[i].arg, err,
+			       flag(stored, i, '1')   ? SENT_FULL
+			       : flag(stored, i, '2') ? SENT_DUPLICATE
+						      : SENT_STORED);
+}
+
+struct handed {
+	uint64_t now_us, fence;
+	uint32_t epoch;
+	const struct reply *reply;
+	uint32_t next; /* index of the next item in the reply */
+};
+
+/* Reservation number `i` of the call. */
+static void
+read_reservation(struct reservation *res, const struct tick *t, const struct tick_run *run,
+		 struct handed *h)
+{
+	struct str raw = reply_str(reply_at(h->reply, h->next));
+	unsigned i = h->next++ - 4;
+	uint64_t unit = 1ull << run->width;
+
+	res->deadline_us = h->now_us + run->visibility_us;
+	res->token = (struct token){ .fence = h->fence + i + 1,
+				     .epoch = h->epoch,
+				     .width = run->width,
+				     .ends = (res->deadline_us + unit - 1) / unit,
+				     .size = (uint32_t)raw.n };
+	memcpy(res->token.random, t->random + (size_t)i * TOKEN_RANDOM_LEN, TOKEN_RANDOM_LEN);
+	if (!item_read(&res->item, raw)) {
+		struct settle_how how = { .kind = SETTLE_NACK,
+					  .permanent = true,
+					  .error = STR("unreadable record") };
+
+		log_event(LOG_LEVEL_ERROR, "queue.corrupt", "fence=%llu bytes=%zu action=dead_letter",
+			  (unsigned long long)res->token.fence, raw.n);
+		queue_settle(t->queue, &res->token, &how, NULL, NULL);
+		res->token.fence = 0;
+	}
+}
+
+/* Up to `n` reservations of one run for one receiver; what cannot be read is left out. */
+static unsigned
+read_reservations(struct reservation *res, unsigned n, const struct tick *t,
+		  const struct tick_run *run, struct handed *h)
+{
+	unsigned have = 0;
+
+	for (unsigned i = 0; i < n; i++) {
+		read_reservation(&res[have], t, run, h);
+		if (res[have].token.fence)
+			have++;
+	}
+	return have;
+}
+
+static void
+tell_receives(struct tick *t, enum err err, const struct reply *reply, struct str head, bool ask_again)
+{
+	static struct reservation res[TICK_MAX_HANDED];
+	struct handed h = { .reply = reply, .next = 4 };
+	struct receives old, new;
+	struct receive *r;
+
+	if (!err) {
+		h.now_us = unpack_uint(head.p, 7);
+		h.fence = unpack_uint(head.p + 7, 7);
+		h.epoch = (uint32_t)unpack_uint(head.p + 14, 4);
+	}
+	TAILQ_INIT(&old);
+	TAILQ_INIT(&new);
+	for (unsigned i = 0; i < t->nruns; i++) {
+		const struct tick_run *run = &t->runs[i];
+		unsigned got = err ? 0 : (unsigned)unpack_uint(head.p + 30 + 2 * i, 2);
+
+		for (unsigned j = 0; j < run->receivers; j++) {
+			unsigned mine = run->receivers > 1 ? (j < got ? 1 : 0) : got;
+			bool was_parked;
+
+			r = TAILQ_FIRST(&t->receives);
+			TAILQ_REMOVE(&t->receives, r, link);
+			mine = read_reservations(res, mine, t, run, &h);
+			was_parked = r->was_asked;
+			/* The reply was full: it has not been asked yet, so it asks again, whatever its wait. */
+			if (!err && !mine && ask_again && !r->is_cancelled) {
+				TAILQ_INSERT_TAIL(&old, r, link);
+				continue;
+			}
+			r->was_asked = true;
+			if (!receive_on_items(r, err, res, mine)) {
+				if (was_parked)
+					TAILQ_INSERT_HEAD(&old, r, link);
+				else
+					TAILQ_INSERT_TAIL(&new, r, link);
+			}
+		}
+	}
+	if (ask_again) {
+		/* In front of everything else that waits for its turn. */
+		struct tick *again = NULL;
+
+		while ((r = TAILQ_FIRST(&old))) {
+			TAILQ_REMOVE(&old, r, link);
+			if (!again) {
+				again = tick_new(t->queue);
+				TAILQ_REMOVE(&t->queue->ticks, again, link);
+				TAILQ_INSERT_HEAD(&t->queue->ticks, again, link);
+			}
+			TAILQ_INSERT_TAIL(&again->receives, r, link);
+			again->wanted += r->max;
+		}
+	}
+	/* `old` holds the last one first: each goes to the head, so the first one ends there. */
+	while ((r = TAILQ_FIRST(&old))) {
+		TAILQ_REMOVE(&old, r, link);
+		receive_park(r, true);
+	}
+	while ((r = TAILQ_FIRST(&new))) {
+		TAILQ_REMOVE(&new, r, link);
+		receive_park(r, false);
+	}
+}
+
+static void
+tick_on_reply(void *arg, enum err err, const struct reply *reply)
+{
+	struct tick *t = arg;
+	struct queue *q = t->queue;
+	struct queues *queues = q->queues;
+	struct str head = reply_str(reply_at(reply, 0));
+	uint64_t wake, left = 0;
+	bool more = false;
+
+	if (!err && head.n != 30 + 2 * (size_t)t->nruns)
+		err = ERR_INTERNAL;
+	if (err == ERR_REFUSED)
+		queues->apart_until_us = loop_now_us(queues->loop) + APART_US;
+	if (err == ERR_INTERNAL) {
+		char text[256];
+
+		log_event(LOG_LEVEL_ERROR, "queue.tick_failed", "error=%s",
+			  log_quote(text, sizeof(text), reply ? reply->str : STR("malformed reply")));
+	}
+	q->pins++; /* callbacks may end all that keeps it */
+	if (!err) {
+		store_saw_time(queues->store, unpack_uint(head.p, 7));
+		wake = unpack_uint(head.p + 18, 7);
+		left = unpack_uint(head.p + 25, 4);
+		more = head.p[29] & 1;
+		if (wake)
+			queues->ops->on_wake(queues->arg, wake);
+	}
+	tell_settles(t, err, reply);
+	tell_sends(t, err, reply);
+	tell_receives(t, err, reply, head, more);
+	q->pins--;
+	q->in_flight--;
+	if (left && q->nparked)
+		q->look = true;
+	tick_free(t);
+	queue_mark_dirty(q);
+}
+
+void
+queue_give_up(struct queue *q)
+{
+	struct tick *t;
+
+	while ((t = TAILQ_FIRST(&q->ticks))) {
+		TAILQ_REMOVE(&q->ticks, t, link);
+		take_parked(t);
+		if (!TAILQ_EMPTY(&t->receives))
+			make_runs(t);
+		q->in_flight++;
+		tick_on_reply(t, ERR_UNSENT, NULL);
+	}
+}

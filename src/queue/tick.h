@@ -1,0 +1,142 @@
+#ifndef COORDD_QUEUE_TICK_H
+#define COORDD_QUEUE_TICK_H
+
+#include <sys/queue.h>
+#include <string.h>
+#include <uthash.h>
+
+#include "queue/queue.h"
+
+/*
+ * Group commit: what one turn of the loop asks of one queue leaves as one script call, at most two
+ * calls are in flight for it, and the next one grows meanwhile. So an idle queue pays no delay and
+ * a busy one sends ever larger calls (storage figures: docs/ARCHITECTURE.md).
+ *
+ * Within a call, settles go first, then sends, then receives. That is legal: a request sees all
+ * that its connection asked before, and may see what it asked later while it is unanswered.
+ *
+ * Inside src/queue only.
+ */
+enum {
+	TICK_MAX_OPS = 512,	     /* sends, and settles, in one call */
+	TICK_MAX_HANDED = 1000,	     /* messages handed out by one call */
+	TICK_MAX_BYTES = 256 * 1024, /* of arguments, a single larger message aside */
+	TICK_IN_FLIGHT = 2,
+};
+
+struct tick_send {
+	send_cb *cb;
+	void *arg;
+};
+
+struct tick_settle {
+	settle_cb *cb;
+	void *arg;
+	bool is_extend;
+};
+
+struct receive {
+	TAILQ_ENTRY(receive) link;
+	struct queue *queue;
+	enum { RECEIVE_NEW, RECEIVE_PARKED, RECEIVE_ASKED } state;
+	bool was_asked;	   /* at least once */
+	bool is_cancelled;
+	unsigned max;
+	uint8_t width;	   /* of the bucket */
+	uint64_t visibility_us;
+	uint64_t until_us; /* when the wait ends, our clock */
+	struct timer wait; /* set while parked */
+	receive_cb *cb;
+	receive_park_cb *on_park;
+	void *arg;
+};
+TAILQ_HEAD(receives, receive);
+
+/* Receivers in a row that ask for the same; one with max > 1 is a run of its own. */
+struct tick_run {
+	uint64_t visibility_us;
+	uint8_t width;
+	unsigned receivers, wanted;
+};
+
+struct tick {
+	TAILQ_ENTRY(tick) link;
+	struct queue *queue;
+	struct args settle_args, digest_args, item_args, delay_args;
+	struct tick_send *sends;
+	struct tick_settle *settles;
+	unsigned nsends, max_sends, nsettles, max_settles;
+	uint64_t acked_bytes;
+	unsigned returns;   /* settles that may make something ready */
+	bool has_delays, has_others; /* settles that are no acks */
+	uint8_t priorities; /* bits of those sent */
+	struct receives receives;
+	unsigned wanted;    /* sum of their max */
+	struct tick_run *runs; /* of the call in flight, as the script was told */
+	unsigned nruns;
+	uint8_t *random;    /* of the call in flight: TOKEN_RANDOM_LEN for each message wanted */
+};
+TAILQ_HEAD(ticks, tick);
+
+struct queue {
+	UT_hash_handle hh;
+	TAILQ_ENTRY(queue) dirty_link, idle_link, parked_link;
+	struct queues *queues;
+	char *base;		   /* PREFIX:q:NAME, NAME = key of the hash */
+	size_t base_len, name_off; /* the name is base + name_off */
+	size_t ns_len;		   /* of the namespace, encoded, in the name */
+	char *parts;		   /* type and instance, decoded */
+	size_t type_len, instance_len;
+	struct ticks ticks;	   /* not sent yet; the last one is open */
+	unsigned in_flight;	   /* calls of ticks */
+	unsigned pins;		   /* operations that hold on to it */
+	struct receives parked;
+	unsigned nparked;
+	bool is_dirty, is_idle, look;
+};
+TAILQ_HEAD(queue_list, queue);
+
+struct queues {
+	struct loop *loop;
+	struct store *store;
+	char *prefix;
+	struct queue_policy policy;
+	char packed_policy[51];
+	size_t max_frame;
+	const struct queues_ops *ops;
+	void *arg;
+	struct queue *by_name;
+	struct queue_list dirty, idle, with_parked;
+	unsigned nidle, nparked;
+	uint64_t apart_until_us; /* Redis refuses sends: they travel alone, so that acks get through */
+	bool is_ending;
+	enum err end_err;
+};
+
+/* The open tick of a queue, with room for one more operation: a send or another, with about `bytes` of
+ * arguments, which hands out at most `wanted` messages. */
+struct tick *tick_open(struct queue *q, bool is_send, size_t bytes, unsigned wanted);
+/* It has something to ask at the end of this turn. */
+void queue_mark_dirty(struct queue *q);
+/* Send what is asked now, in spite of the limit in flight: what comes next must see it. */
+void queue_flush(struct queue *q);
+void queues_flush_all(struct queues *queues);
+/* What was not sent never will be: tell everybody ERR_UNSENT. */
+void queue_give_up(struct queue *q);
+/* Nothing is left to do for it: it may be forgotten. */
+void queue_settle_down(struct queue *q);
+/* At the end of a turn. */
+void queues_on_turn_end(void *arg);
+
+/* Run a script other than tick with `base` as its key and the common arguments 1..3 (first, prefix,
+ * namespace), after all that was asked of the queue before. `more` (may be NULL) are the rest. */
+void queue_script(struct queue *q, enum script script, struct str first, struct args *more,
+		  store_cb *cb, void *arg);
+void args_policy(struct args *args, const struct queues *queues);
+
+/* receive.c: what a call brought for one receiver. It is gone afterwards, or (false) still waits and is to
+ * be parked. */
+bool receive_on_items(struct receive *r, enum err err, const struct reservation *res, unsigned n);
+void receive_park(struct receive *r, bool at_head);
+
+#endif

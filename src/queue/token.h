@@ -1,0 +1,42 @@
+#ifndef COORDD_QUEUE_TOKEN_H
+#define COORDD_QUEUE_TOKEN_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/id.h"
+#include "base/str.h"
+
+/*
+ * The token of a reservation: where Redis keeps it, and 128 random bits without which nobody
+ * settles it (docs/REDIS.md, "Reservations"). Buckets end a little after the deadlines that they hold: at
+ * `ends` << `width` microseconds of Redis's clock.
+ */
+#define TOKEN_RANDOM_LEN 16
+#define TOKEN_BYTES	 38
+#define TOKEN_TEXT_LEN	 ID_TEXT_LEN(TOKEN_BYTES)
+#define TOKEN_FIELD_LEN	 (1 + 4 + TOKEN_RANDOM_LEN)
+#define TOKEN_BUCKET_MAX 64
+
+struct token {
+	uint64_t fence;	 /* of the reservation; the bucket holds fences with the same fence / 256 */
+	uint32_t epoch;	 /* of the sweep, when it was reserved */
+	uint8_t width;	 /* power of two, microseconds */
+	uint64_t ends;	 /* in units of the width */
+	uint32_t size;	 /* of the item, bytes */
+	uint8_t random[TOKEN_RANDOM_LEN];
+};
+
+/* The width of the buckets for a visibility timeout: at most a twentieth of it, but no less than 16 ms. */
+uint8_t token_width(uint64_t visibility_us);
+
+/* As text for a client; not terminated. */
+void token_write(char text[TOKEN_TEXT_LEN], const struct token *token);
+/* False for anything that token_write() did not make the form of. */
+bool token_read(struct token *token, struct str text);
+
+/* The bucket's name in its key, and the reservation's field there. */
+size_t token_bucket(char out[TOKEN_BUCKET_MAX], const struct token *token);
+void token_field(char out[TOKEN_FIELD_LEN], const struct token *token);
+
+#endif
