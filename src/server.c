@@ -21,7 +21,7 @@
 #include "store/embedded.h"
 #include "store/link.h"
 
-enum { EXIT_CANNOT_BIND = 69, EXIT_INTERNAL = 70, EXIT_SOCKET_FILE = 73, EXIT_CONFIG = 78 };
+enum { EXIT_CANNOT_BIND = 69, EXIT_INTERNAL = 70, EXIT_CONFIG = 78 };
 enum { DRAIN_STEP_US = 5000, SPARE_FDS = 64 };
 
 struct server {
@@ -301,7 +301,7 @@ server_start(struct server *srv, struct errmsg *why)
 				       cfg->server.listen.n, cfg->server.unix_mode,
 				       (int)cfg->server.backlog, why);
 	if (!srv->listeners)
-		return strstr(why->text, "unix:") ? EXIT_SOCKET_FILE : EXIT_CANNOT_BIND;
+		return EXIT_CANNOT_BIND;
 	timer_set(&srv->announce, cfg->redis.connect_timeout_us);
 	return 0;
 }

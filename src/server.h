@@ -5,8 +5,8 @@
 
 /*
  * Build all objects from `cfg`, serve until SIGTERM or SIGINT, free in reverse. Returns the exit code
- * (docs/CONFIG.md): 0 after a clean stop, 69 when an address cannot be bound, 70 on an internal failure, 73
- * when a socket file cannot be made, 78 when the configuration cannot be served.
+ * (docs/CONFIG.md): 0 after a clean stop, 69 when an address cannot be bound, 70 on an internal failure, 78 when
+ * the configuration, or the Redis it names, cannot be served.
  */
 int server_run(const struct config *cfg);
 

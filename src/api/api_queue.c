@@ -212,13 +212,13 @@ static void
 dlq_list_done(void *arg, enum err err, const struct reply *reply)
 {
 	struct request *r = arg;
-	uint32_t pairs = err ? 0 : reply->count / 2, n = 0;
+	uint32_t pairs = err ? 0 : (reply->count - 1) / 2, n = 0;
 	struct buf rows = { 0 };
 	struct buf *b;
 
 	for (uint32_t i = 0; i < pairs; i++)
-		n += put_dead(&rows, reply_str(reply_at(reply, 2 * i)),
-			      reply_str(reply_at(reply, 2 * i + 1)), queue_agent(r->queue));
+		n += put_dead(&rows, reply_str(reply_at(reply, 2 * i + 1)),
+			      reply_str(reply_at(reply, 2 * i + 2)), queue_agent(r->queue));
 	b = err ? NULL : request_reply(r);
 	if (b) {
 		mp_put_map(b, 2);
@@ -226,9 +226,8 @@ dlq_list_done(void *arg, enum err err, const struct reply *reply)
 		mp_put_array(b, n);
 		mp_put_raw(b, buf_str(&rows));
 		mp_put_lit(b, "after");
-		/* Fewer than asked for may be the end, or all that fits: only none is surely the end. */
-		if (pairs)
-			mp_put_str(b, reply_str(reply_at(reply, 2 * pairs - 2)));
+		if (reply_int(reply_at(reply, 0), 0) && pairs)
+			mp_put_str(b, reply_str(reply_at(reply, 2 * pairs - 1)));
 		else
 			mp_put_nil(b);
 	}

@@ -146,7 +146,8 @@ api_nack(struct session *s, const struct rpc *rpc, struct params *p, struct errm
 	(void)why;
 	if (how.has_delay)
 		how.delay_us = p->delay;
-	if (p->have & F(error))
+	how.has_error = p->have & F(error);
+	if (how.has_error)
 		how.error = p->error;
 	return settle_token(s, rpc, p, METHOD_nack, &how);
 }

@@ -94,7 +94,7 @@ encode_queue_message(struct buf *b, const struct item *item, struct agent_id rec
 	mp_put_lit(b, "delivery_attempts");
 	mp_put_uint(b, item->attempts);
 	mp_put_lit(b, "last_error");
-	if (item->last_error.n)
+	if (item->has_error)
 		mp_put_str(b, item->last_error);
 	else
 		mp_put_nil(b);

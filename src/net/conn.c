@@ -6,6 +6,8 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdlib.h>
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 #include <uthash.h>
@@ -382,6 +384,15 @@ conn_drop_sent(struct conn *c)
 		buf_done(&c->output);
 }
 
+/* Whether the peer's kernel has taken everything. */
+static bool
+is_delivered(const struct conn *c)
+{
+	int left = 1;
+
+	return ioctl(c->fd, SIOCOUTQ, &left) == 0 && left == 0;
+}
+
 static void
 conn_flush(struct conn *c)
 {
@@ -407,6 +418,10 @@ conn_flush(struct conn *c)
 	}
 	conn_watch_writable(c, unsent(c) && !c->has_finished);
 	conn_drop_sent(c);
+	if (c->state == CONN_LEAVING && c->end == CONN_END_SERVER && !unsent(c) && is_delivered(c)) {
+		conn_over(c, CONN_END_SERVER); /* it has it all: nothing is left to be destroyed */
+		return;
+	}
 	if (c->state == CONN_LEAVING && !unsent(c) && !c->has_finished) {
 		c->has_finished = true;
 		shutdown(c->fd, SHUT_WR);

@@ -61,8 +61,7 @@ move_step(struct move *m)
 	args_str(&args, buf_str(&m->after));
 	args_uint(&args, m->limit ? m->limit - m->count : 1000000000);
 	args_uint(&args, m->nids);
-	args.n += m->wanted.n;
-	buf_put(&args.buf, m->wanted.buf.data, m->wanted.buf.len);
+	args_copy(&args, &m->wanted);
 	queue_script(m->queue, m->redrive ? SCRIPT_DLQ_REDRIVE : SCRIPT_DLQ_PURGE,
 		     m->redrive ? STR("redrive") : STR("purge"), &args, move_on_reply, m);
 	args_done(&args);

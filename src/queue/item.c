@@ -7,7 +7,7 @@
 #include "base/mem.h"
 #include "queue/pack.h"
 
-enum { FORMAT = 1, HAS_TTL = 16, HAS_FAILED = 32, HAS_TIMESTAMP = 64, HAS_EXTRA = 128 };
+enum { FORMAT = 1, HAS_TTL = 16, HAS_FAILED = 32, HAS_TIMESTAMP = 64, HAS_EXTRA = 128, NO_ERROR = 65535 };
 
 static uint8_t
 priority_bits(uint8_t priority)
@@ -125,8 +125,10 @@ item_read(struct item *item, struct str raw)
 	if (flags & HAS_FAILED) {
 		uint64_t attempts;
 
-		if (!take_uint(&raw, 2, &attempts) || !take_uint(&raw, 2, &n) ||
-		    !take(&raw, n, &item->last_error))
+		if (!take_uint(&raw, 2, &attempts) || !take_uint(&raw, 2, &n))
+			return false;
+		item->has_error = n != NO_ERROR;
+		if (item->has_error && !take(&raw, n, &item->last_error))
 			return false;
 		item->attempts = (unsigned)attempts;
 	}

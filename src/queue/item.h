@@ -16,7 +16,8 @@ struct item {
 	enum message_type type;
 	uint64_t enqueued_us; /* Redis's clock */
 	unsigned attempts;    /* failed deliveries so far */
-	struct str last_error; /* n is 0 when there is none */
+	bool has_error;
+	struct str last_error; /* with has_error */
 	struct agent_id sender;
 	struct str message_id;
 	struct str timestamp; /* as sent; n is 0 when the broker gives enqueued_us for it */

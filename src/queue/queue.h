@@ -104,8 +104,7 @@ enum settle {
 };
 struct settle_how {
 	enum settle kind;
-	bool permanent;
-	bool has_delay;
+	bool permanent, has_delay, has_error;
 	uint64_t delay_us, visibility_us;
 	struct str error;
 };

@@ -83,8 +83,23 @@ receive_on_wait_over(void *arg)
 		receive_finish(r, store_is_ready(r->queue->queues->store) ? OK : ERR_UNSENT, NULL, 0);
 }
 
+/* Behind those who asked before: nearly always that is one of the ends. */
+static void
+insert_parked(struct queue *q, struct receive *r)
+{
+	struct receive *other = TAILQ_FIRST(&q->parked);
+
+	if (!other || TAILQ_LAST(&q->parked, receives)->number < r->number) {
+		TAILQ_INSERT_TAIL(&q->parked, r, link);
+		return;
+	}
+	while (other->number < r->number)
+		other = TAILQ_NEXT(other, link);
+	TAILQ_INSERT_BEFORE(other, r, link);
+}
+
 void
-receive_park(struct receive *r, bool at_head)
+receive_park(struct receive *r)
 {
 	struct queue *q = r->queue;
 
@@ -97,10 +112,7 @@ receive_park(struct receive *r, bool at_head)
 			r->on_park(r->arg, true);
 	}
 	r->state = RECEIVE_PARKED;
-	if (at_head)
-		TAILQ_INSERT_HEAD(&q->parked, r, link);
-	else
-		TAILQ_INSERT_TAIL(&q->parked, r, link);
+	insert_parked(q, r);
 	q->queues->nparked++;
 	if (q->nparked++ == 0)
 		TAILQ_INSERT_TAIL(&q->queues->with_parked, q, parked_link);
@@ -114,6 +126,7 @@ queue_receive(struct queue *q, uint64_t visibility_us, unsigned max, uint64_t wa
 	struct receive *r = xcalloc(1, sizeof(*r));
 
 	r->queue = q;
+	r->number = ++q->queues->nreceives;
 	r->max = max;
 	r->visibility_us = visibility_us;
 	r->width = token_width(visibility_us);

@@ -15,21 +15,23 @@ static const char kinds[] = {
 
 /* What the kind needs besides the token. */
 static void
-put_extra(struct args *args, const struct settle_how *how)
+put_extra(struct args *args, const struct token *token, const struct settle_how *how)
 {
+	char *to;
+
 	switch (how->kind) {
 	case SETTLE_ACK:
 		break;
-	case SETTLE_NACK: {
-		char *to = args_reserve(args, 1 + 7 + 8 + how->error.n);
-
-		to = pack_uint(to, 1, (how->permanent ? 1 : 0) | (how->has_delay ? 2 : 0));
+	case SETTLE_NACK:
+		to = args_reserve(args, 1 + 7 + 8 + how->error.n);
+		to = pack_uint(to, 1,
+			       (how->permanent ? 1 : 0) | (how->has_delay ? 2 : 0) |
+				       (how->has_error ? 4 : 0));
 		to = pack_uint(to, 7, how->delay_us);
 		to = pack_double(to, 2 * id_random_unit() - 1);
 		if (how->error.n)
 			memcpy(to, how->error.p, how->error.n);
 		break;
-	}
 	case SETTLE_RELEASE:
 		if (how->has_delay && how->delay_us)
 			args_uint(args, how->delay_us);
@@ -37,7 +39,9 @@ put_extra(struct args *args, const struct settle_how *how)
 			args_str(args, STR(""));
 		break;
 	case SETTLE_EXTEND:
-		args_uint(args, how->visibility_us);
+		to = args_reserve(args, 14);
+		to = pack_uint(to, 7, how->visibility_us);
+		pack_uint(to, 7, token->deadline_us);
 		break;
 	case SETTLE_FAIL:
 		args_str(args, how->error);
@@ -67,5 +71,5 @@ queue_settle(struct queue *q, const struct token *token, const struct settle_how
 	args_str(&t->settle_args, (struct str){ bucket, 1 + token_bucket(bucket + 1, token) });
 	token_field(field, token);
 	args_str(&t->settle_args, (struct str){ field, sizeof(field) });
-	put_extra(&t->settle_args, how);
+	put_extra(&t->settle_args, token, how);
 }

@@ -30,6 +30,17 @@ tick_new(struct queue *q)
 	return t;
 }
 
+/* In front of everything else that waits for its turn. */
+static struct tick *
+tick_in_front(struct queue *q)
+{
+	struct tick *t = tick_new(q);
+
+	TAILQ_REMOVE(&q->ticks, t, link);
+	TAILQ_INSERT_HEAD(&q->ticks, t, link);
+	return t;
+}
+
 static void
 tick_free(struct tick *t)
 {
@@ -179,7 +190,7 @@ tick_run(struct tick *t)
 	args_policy(&args, queues);
 	args_str(&args, (struct str){ (char *)t->random, (size_t)t->wanted * TOKEN_RANDOM_LEN });
 	put_runs(t, &args);
-	args_join(&args, &t->settle_args);
+	args_copy(&args, &t->settle_args); /* they may have to go again without the sends */
 	args_join(&args, &t->digest_args);
 	args_join(&args, &t->item_args);
 	if (t->has_delays)
@@ -285,11 +296,13 @@ read_reservation(struct reservation *res, const struct tick *t, const struct tic
 				     .epoch = h->epoch,
 				     .width = run->width,
 				     .ends = (res->deadline_us + unit - 1) / unit,
+				     .deadline_us = res->deadline_us,
 				     .size = (uint32_t)raw.n };
 	memcpy(res->token.random, t->random + (size_t)i * TOKEN_RANDOM_LEN, TOKEN_RANDOM_LEN);
 	if (!item_read(&res->item, raw)) {
 		struct settle_how how = { .kind = SETTLE_NACK,
 					  .permanent = true,
+					  .has_error = true,
 					  .error = STR("unreadable record") };
 
 		log_event(LOG_LEVEL_ERROR, "queue.corrupt", "fence=%llu bytes=%zu action=dead_letter",
@@ -356,16 +369,12 @@ tell_receives(struct tick *t, enum err err, const struct reply *reply, struct st
 		}
 	}
 	if (ask_again) {
-		/* In front of everything else that waits for its turn. */
 		struct tick *again = NULL;
 
 		while ((r = TAILQ_FIRST(&old))) {
 			TAILQ_REMOVE(&old, r, link);
-			if (!again) {
-				again = tick_new(t->queue);
-				TAILQ_REMOVE(&t->queue->ticks, again, link);
-				TAILQ_INSERT_HEAD(&t->queue->ticks, again, link);
-			}
+			if (!again)
+				again = tick_in_front(t->queue);
 			TAILQ_INSERT_TAIL(&again->receives, r, link);
 			again->wanted += r->max;
 		}
@@ -373,12 +382,31 @@ tell_receives(struct tick *t, enum err err, const struct reply *reply, struct st
 	/* `old` holds the last one first: each goes to the head, so the first one ends there. */
 	while ((r = TAILQ_FIRST(&old))) {
 		TAILQ_REMOVE(&old, r, link);
-		receive_park(r, true);
+		receive_park(r);
 	}
 	while ((r = TAILQ_FIRST(&new))) {
 		TAILQ_REMOVE(&new, r, link);
-		receive_park(r, false);
+		receive_park(r);
 	}
+}
+
+/* Redis has no room for what was sent. Settling and receiving make room: they go again, alone. */
+static void
+again_without_sends(struct tick *t)
+{
+	struct tick *again = tick_in_front(t->queue);
+
+	args_join(&again->settle_args, &t->settle_args);
+	again->settles = t->settles;
+	again->nsettles = t->nsettles;
+	again->max_settles = t->max_settles;
+	again->acked_bytes = t->acked_bytes;
+	again->returns = t->returns;
+	again->has_others = t->has_others;
+	again->wanted = t->wanted;
+	TAILQ_CONCAT(&again->receives, &t->receives, link);
+	t->settles = NULL;
+	t->nsettles = t->nruns = 0;
 }
 
 static void
@@ -393,8 +421,11 @@ tick_on_reply(void *arg, enum err err, const struct reply *reply)
 
 	if (!err && head.n != 30 + 2 * (size_t)t->nruns)
 		err = ERR_INTERNAL;
-	if (err == ERR_REFUSED)
+	if (err == ERR_REFUSED && t->nsends) {
 		queues->apart_until_us = loop_now_us(queues->loop) + APART_US;
+		if (t->nsettles || t->nruns)
+			again_without_sends(t);
+	}
 	if (err == ERR_INTERNAL) {
 		char text[256];
 

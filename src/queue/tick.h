@@ -8,9 +8,10 @@
 #include "queue/queue.h"
 
 /*
- * Group commit: what one turn of the loop asks of one queue leaves as one script call, at most two
- * calls are in flight for it, and the next one grows meanwhile. So an idle queue pays no delay and
- * a busy one sends ever larger calls (storage figures: docs/ARCHITECTURE.md).
+ * Group commit: what one turn of the loop asks of one queue leaves as one script call, one call is in
+ * flight for it, and the next one grows meanwhile. So an idle queue pays no delay and a busy one sends
+ * ever larger calls. A second call in flight won nothing (docs/BENCHMARKS.md) and would let receivers
+ * overtake each other.
  *
  * Within a call, settles go first, then sends, then receives. That is legal: a request sees all
  * that its connection asked before, and may see what it asked later while it is unanswered.
@@ -21,7 +22,7 @@ enum {
 	TICK_MAX_OPS = 512,	     /* sends, and settles, in one call */
 	TICK_MAX_HANDED = 1000,	     /* messages handed out by one call */
 	TICK_MAX_BYTES = 256 * 1024, /* of arguments, a single larger message aside */
-	TICK_IN_FLIGHT = 2,
+	TICK_IN_FLIGHT = 1,
 };
 
 struct tick_send {
@@ -41,6 +42,7 @@ struct receive {
 	enum { RECEIVE_NEW, RECEIVE_PARKED, RECEIVE_ASKED } state;
 	bool was_asked;	   /* at least once */
 	bool is_cancelled;
+	uint64_t number;   /* in the order of asking, over all queues */
 	unsigned max;
 	uint8_t width;	   /* of the bucket */
 	uint64_t visibility_us;
@@ -108,6 +110,7 @@ struct queues {
 	struct queue *by_name;
 	struct queue_list dirty, idle, with_parked;
 	unsigned nidle, nparked;
+	uint64_t nreceives; /* ever */
 	uint64_t apart_until_us; /* Redis refuses sends: they travel alone, so that acks get through */
 	bool is_ending;
 	enum err end_err;
@@ -137,6 +140,6 @@ void args_policy(struct args *args, const struct queues *queues);
 /* receive.c: what a call brought for one receiver. It is gone afterwards, or (false) still waits and is to
  * be parked. */
 bool receive_on_items(struct receive *r, enum err err, const struct reservation *res, unsigned n);
-void receive_park(struct receive *r, bool at_head);
+void receive_park(struct receive *r);
 
 #endif

@@ -9,7 +9,7 @@ token_width(uint64_t visibility_us)
 {
 	uint8_t width = 14;
 
-	while (width < 40 && 2ull << width <= visibility_us / 20)
+	while (width < 39 && 2ull << width <= visibility_us / 20)
 		width++;
 	return width;
 }
@@ -24,6 +24,7 @@ token_write(char text[TOKEN_TEXT_LEN], const struct token *token)
 	to = pack_uint(to, 6, token->ends);
 	to = pack_uint(to, 7, token->fence);
 	to = pack_uint(to, 4, token->size);
+	to = pack_uint(to, 5, (token->ends << token->width) - token->deadline_us);
 	memcpy(to, token->random, TOKEN_RANDOM_LEN);
 	id_encode(text, raw, sizeof(raw));
 }
@@ -32,6 +33,7 @@ bool
 token_read(struct token *token, struct str text)
 {
 	char raw[TOKEN_BYTES];
+	uint64_t before_end;
 
 	if (!id_decode(raw, sizeof(raw), text))
 		return false;
@@ -40,10 +42,15 @@ token_read(struct token *token, struct str text)
 	token->ends = unpack_uint(raw + 5, 6);
 	token->fence = unpack_uint(raw + 11, 7);
 	token->size = (uint32_t)unpack_uint(raw + 18, 4);
-	memcpy(token->random, raw + 22, TOKEN_RANDOM_LEN);
+	before_end = unpack_uint(raw + 22, 5);
+	memcpy(token->random, raw + 27, TOKEN_RANDOM_LEN);
 	/* What Lua's numbers hold exactly. */
-	return token->width >= 14 && token->width <= 40 && token->fence < 1ull << 53 &&
-	       token->ends < 1ull << 53 >> token->width;
+	if (token->width < 14 || token->width >= 40 || token->fence >= 1ull << 53 ||
+	    token->ends >= 1ull << 53 >> token->width || before_end >= 1ull << token->width ||
+	    before_end > token->ends << token->width)
+		return false;
+	token->deadline_us = (token->ends << token->width) - before_end;
+	return true;
 }
 
 static char *

@@ -36,10 +36,16 @@ args_uint(struct args *args, uint64_t v)
 }
 
 void
-args_join(struct args *args, struct args *from)
+args_copy(struct args *args, const struct args *from)
 {
 	buf_put(&args->buf, from->buf.data, from->buf.len);
 	args->n += from->n;
+}
+
+void
+args_join(struct args *args, struct args *from)
+{
+	args_copy(args, from);
 	from->n = 0;
 	buf_clear(&from->buf);
 }

@@ -5,8 +5,8 @@
  *	on_child()		it ended: again, later  --'
  *	embedded_free()		SIGTERM, and wait: its last write is synced then
  *
- * The lock file keeps a second coordd away from the same data. The child dies with us, however we die, and ignores a
- * terminal's ctrl-C, so that it still serves while we drain.
+ * The lock file keeps a second coordd away from the same data. The child dies with us, however
+ *we die, and ignores a terminal's ctrl-C, so that it still serves while we drain.
  */
 #include "store/embedded.h"
 
@@ -65,7 +65,8 @@ make_conf(struct embedded *e, const struct embedded_config *cfg, const char *soc
 	put_quoted(b, "dir", e->directory);
 	put_quoted(b, "appendfsync", cfg->appendfsync);
 	buf_puts(b, "port 0\nunixsocketperm 700\ndaemonize no\nsave \"\"\nappendonly yes\n"
-		    "maxmemory-policy noeviction\nlogfile \"\"\nalways-show-logo no\nloglevel warning\n");
+		    "maxmemory-policy noeviction\nlogfile \"\"\nalways-show-logo no\nloglevel "
+		    "warning\n");
 	buf_printf(b, "maxmemory %llu\n", (unsigned long long)cfg->maxmemory);
 }
 
@@ -202,17 +203,20 @@ embedded_new(struct loop *loop, const struct embedded_config *cfg, struct errmsg
 	buf_putc(&socket, 0);
 	if (socket.len > sizeof(((struct sockaddr_un *)0)->sun_path)) {
 		errmsg_set(why, ERR_BAD_REQUEST,
-			   "redis.embedded.socket: %s is longer than the 107 bytes a Unix socket may have",
+			   "redis.embedded.socket: %s is longer than the 107 bytes a Unix "
+			   "socket may have",
 			   socket.data);
 		goto fail;
 	}
 	e->url = xcalloc(1, socket.len + 8);
 	snprintf(e->url, socket.len + 8, "unix://%s", socket.data);
 	make_conf(e, cfg, socket.data);
-	e->on_sigchld = event_new(loop_base(loop), SIGCHLD, EV_SIGNAL | EV_PERSIST, on_child, e);
+	e->on_sigchld =
+		event_new(loop_base(loop), SIGCHLD, EV_SIGNAL | EV_PERSIST, on_child, e);
 	event_add(e->on_sigchld, NULL);
 	if (!start(e)) {
-		errmsg_set(why, ERR_INTERNAL, "cannot start %s: %s", cfg->binary, strerror(errno));
+		errmsg_set(why, ERR_INTERNAL, "cannot start %s: %s", cfg->binary,
+			   strerror(errno));
 		goto fail;
 	}
 	buf_done(&socket);

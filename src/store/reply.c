@@ -1,5 +1,6 @@
 #include "store/reply.h"
 
+#include <errno.h>
 #include <hiredis/hiredis.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,13 +35,17 @@ reply_int(const struct reply *r, int64_t otherwise)
 		return otherwise;
 	memcpy(text, r->str.p, r->str.n);
 	text[r->str.n] = 0;
+	if (*text != '-' && (*text < '0' || *text > '9'))
+		return otherwise;
+	errno = 0;
 	v = strtoll(text, &end, 10);
-	return *end ? otherwise : v;
+	return end != text + r->str.n || errno ? otherwise : v;
 }
 
-/* Building --------------------------------------------------------------------------------------- */
+/* Building
+ * --------------------------------------------------------------------------------------- */
 
-enum { BLOCK = 4096 };
+enum { BLOCK = 4096, MAX_ELEMENTS = 1 << 20 };
 
 /* A reply lives in a chain of blocks; the first one begins with the root. */
 struct block {
@@ -49,10 +54,24 @@ struct block {
 	_Alignas(16) char bytes[];
 };
 
+/*
+ * A reply that nobody asked for hiredis takes for one of its own: an error ends the connection,
+ * anything else the process (an assertion). So each reply begins with what hiredis sees as an
+ * error.
+ */
 struct root {
-	struct reply reply; /* first, so that both have one address */
+	redisReply unasked;
+	struct reply reply;
 	struct block *blocks;
 };
+
+static char unasked_text[] = "Redis said something that nobody asked for";
+
+const struct reply *
+reply_of(const void *object)
+{
+	return object ? &((const struct root *)object)->reply : NULL;
+}
 
 static void *
 block_take(struct block **blocks, size_t n)
@@ -75,40 +94,10 @@ block_take(struct block **blocks, size_t n)
 	return b->bytes + b->used - n;
 }
 
-static struct root *
-root_of(const redisReadTask *task)
-{
-	while (task->parent)
-		task = task->parent;
-	return task->obj;
-}
-
-/* Where the reply of a task goes: its slot in the parent's array, or a new root. */
-static struct reply *
-place(const redisReadTask *task, struct block ***blocks)
-{
-	if (task->parent) {
-		const struct reply *parent = task->parent->obj;
-
-		*blocks = &root_of(task->parent)->blocks;
-		return (struct reply *)(uintptr_t)&parent->elems[task->idx];
-	} else {
-		struct block *first = NULL;
-		struct root *root = block_take(&first, sizeof(*root));
-
-		if (!root)
-			return NULL;
-		memset(root, 0, sizeof(*root));
-		root->blocks = first;
-		*blocks = &root->blocks;
-		return &root->reply;
-	}
-}
-
 static void
-reply_free(void *reply)
+reply_free(void *object)
 {
-	struct block *b = reply ? ((struct root *)reply)->blocks : NULL;
+	struct block *b = object ? ((struct root *)object)->blocks : NULL;
 
 	while (b) {
 		struct block *next = b->next;
@@ -118,65 +107,111 @@ reply_free(void *reply)
 	}
 }
 
+static struct root *
+root_new(void)
+{
+	struct block *first = NULL;
+	struct root *root = block_take(&first, sizeof(*root));
+
+	if (!root)
+		return NULL;
+	memset(root, 0, sizeof(*root));
+	root->unasked.type = REDIS_REPLY_ERROR;
+	root->unasked.str = unasked_text;
+	root->unasked.len = sizeof(unasked_text) - 1;
+	root->blocks = first;
+	return root;
+}
+
+/*
+ * Put `value`, with `n` bytes of memory behind it, where the task's reply goes: to its place in
+ * the array that it is part of, or into a new root. Returns what hiredis keeps for the task:
+ * the root, or the place. `*memory` are the bytes.
+ */
+static void *
+put(const redisReadTask *task, struct reply value, size_t n, void **memory)
+{
+	const redisReadTask *top = task;
+	struct root *root;
+	const struct reply *array;
+	struct reply *place;
+
+	while (top->parent)
+		top = top->parent;
+	root = top == task ? root_new() : top->obj;
+	if (!root)
+		return NULL;
+	*memory = n ? block_take(&root->blocks, n) : NULL;
+	if (n && !*memory) {
+		if (top == task)
+			reply_free(root);
+		return NULL;
+	}
+	if (top == task) {
+		root->reply = value;
+		return root;
+	}
+	array = task->parent == top ? &root->reply : task->parent->obj;
+	place = (struct reply *)(uintptr_t)&array->elems[task->idx];
+	*place = value;
+	return place;
+}
+
+static struct reply *
+reply_at_task(const redisReadTask *task, void *object)
+{
+	return task->parent ? object : &((struct root *)object)->reply;
+}
+
 static void *
 create_string(const redisReadTask *task, char *p, size_t n)
 {
-	struct block **blocks;
-	struct reply *r = place(task, &blocks);
-	char *copy = r ? block_take(blocks, n + 1) : NULL;
+	struct reply value = { .type = REPLY_STR };
+	void *copy, *object;
 
-	if (!copy) {
-		if (r && !task->parent)
-			reply_free(r);
+	if (task->type == REDIS_REPLY_ERROR)
+		value.type = REPLY_ERROR;
+	else if (task->type == REDIS_REPLY_STATUS)
+		value.type = REPLY_STATUS;
+	object = put(task, value, n + 1, &copy);
+	if (!object)
 		return NULL;
-	}
 	memcpy(copy, p, n);
-	copy[n] = 0;
-	r->type = task->type == REDIS_REPLY_ERROR    ? REPLY_ERROR
-		  : task->type == REDIS_REPLY_STATUS ? REPLY_STATUS
-						     : REPLY_STR;
-	r->str = (struct str){ copy, n };
-	return r;
+	((char *)copy)[n] = 0;
+	reply_at_task(task, object)->str = (struct str){ copy, n };
+	return object;
 }
 
 static void *
 create_array(const redisReadTask *task, int n)
 {
-	struct block **blocks;
-	struct reply *r = place(task, &blocks);
-	struct reply *elems = r ? block_take(blocks, (size_t)n * sizeof(*elems)) : NULL;
+	struct reply value = { .type = REPLY_ARRAY, .count = (uint32_t)n };
+	void *elems, *object;
 
-	if (!elems) {
-		if (r && !task->parent)
-			reply_free(r);
-		return NULL;
-	}
-	memset(elems, 0, (size_t)n * sizeof(*elems));
-	r->type = REPLY_ARRAY;
-	r->count = (uint32_t)n;
-	r->elems = elems;
-	return r;
+	if (n > MAX_ELEMENTS)
+		return NULL; /* not ours; hiredis would ask for memory without end */
+	object = put(task, value, (size_t)n * sizeof(value), &elems);
+	if (!object || !n)
+		return object;
+	memset(elems, 0, (size_t)n * sizeof(value));
+	reply_at_task(task, object)->elems = elems;
+	return object;
 }
 
 static void *
 create_integer(const redisReadTask *task, long long v)
 {
-	struct block **blocks;
-	struct reply *r = place(task, &blocks);
+	void *none;
 
-	if (r) {
-		r->type = REPLY_INT;
-		r->integer = v;
-	}
-	return r;
+	return put(task, (struct reply){ .type = REPLY_INT, .integer = v }, 0, &none);
 }
 
 static void *
 create_nil(const redisReadTask *task)
 {
-	struct block **blocks;
+	void *none;
 
-	return place(task, &blocks);
+	return put(task, (struct reply){ .type = REPLY_NIL }, 0, &none);
 }
 
 struct redisReplyObjectFunctions reply_functions = {

@@ -5,7 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* Made by src/store/lua/embed.awk: lua_files[], name and text of each file in turn, then NULL. */
+/* Made by src/store/lua/embed.awk: lua_files[], name and text of each file in turn, then NULL.
+ */
 #include "scripts_gen.h"
 
 static struct {

@@ -33,6 +33,8 @@ void args_uint(struct args *args, uint64_t v); /* as decimal text */
 char *args_reserve(struct args *args, size_t len);
 /* Move what `from` holds behind what `args` holds; `from` is empty afterwards, its memory kept. */
 void args_join(struct args *args, struct args *from);
+/* Append a copy of what `from` holds. */
+void args_copy(struct args *args, const struct args *from);
 void args_done(struct args *args);
 
 /*

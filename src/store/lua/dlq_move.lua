@@ -28,7 +28,7 @@ local function message_id(item)
 	end
 	if band(f, 32) ~= 0 then
 		local _, n = unpk('>HH', item, p)
-		p = p + 4 + n
+		p = p + 4 + n % 65535
 	end
 	p = p + 1 + byte(item, p) -- sender: type, instance
 	p = p + 1 + byte(item, p)
@@ -42,7 +42,7 @@ local function revived(item)
 	end
 	if band(f, 32) ~= 0 then
 		local _, n = unpk('>HH', item, p)
-		p = p + 4 + n
+		p = p + 4 + n % 65535
 	end
 	return char(1, band(f, 207)) .. sub(item, 3, 9) .. sub(item, p)
 end

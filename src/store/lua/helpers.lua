@@ -37,7 +37,7 @@ function settings(...)
 	return v
 end
 
--- Items: format, flags, enqueued, [due by], [attempts, error length, error], body.
+-- Items: format, flags, enqueued, [due by], [attempts, length of the error (65535: none), error], body.
 function failed_once_more(item, err)
 	local f, p, attempts = byte(item, 2), 10, 0
 	if band(f, 16) ~= 0 then
@@ -47,10 +47,11 @@ function failed_once_more(item, err)
 	if band(f, 32) ~= 0 then
 		local n
 		attempts, n = unpk('>HH', item, p)
-		q = p + 4 + n
+		q = p + 4 + n % 65535
 	end
 	attempts = math.min(attempts + 1, 65535)
-	return char(1, bor(f, 32)) .. sub(item, 3, p - 1) .. pack('>HH', attempts, #err) .. err .. sub(item, q), attempts
+	local head = char(1, bor(f, 32)) .. sub(item, 3, p - 1) .. pack('>HH', attempts, err and #err or 65535)
+	return head .. (err or '') .. sub(item, q), attempts
 end
 
 function is_expired(item)

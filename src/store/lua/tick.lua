@@ -11,7 +11,8 @@
 --	[5] random bytes, 16 for each message that may be handed out  [6] runs, >I7BHI4I4 each: visibility
 --	timeout, bucket width as a power of two, how many, byte limit (0 none), bytes to add per message
 --	then each settle: kind and bucket, field, and for all but A one more: N >BI7d and the error text
---	(1 permanent, 2 with delay; delay; factor of jitter), R delay or '', X timeout, F error
+--	(1 permanent, 2 with delay, 4 with error; delay; factor of jitter), R delay or '', X >I7I7 timeout and the
+--	deadline so far, F error
 --	then the digests (when the window is not 0), the items, the delays ('' for none)
 -- Reply [1] >I7I7I4I7I4B: time, fence before the first, epoch, next wake, ready, flags (1 more are ready
 --	than fitted in the reply, 2 paused); then >H for each run: how many it got
@@ -84,12 +85,12 @@ for i = 1, nsettle do
 				deadlines[#deadlines + 1] = pack('>I7', 0)
 			end
 		elseif kind == 88 then -- X
-			local k, last_at = string.match(bucket, '%.(%d+)%.(%d+)$')
+			local timeout, first = unpk('>I7I7', extra)
 			local longer = base .. ':e' .. sub(bucket, 2)
 			local before = pcall('ZSCORE', longer, field)
-			before = type(before) == 'string' and tonumber(before) or last_at * 2 ^ k
-			if now + extra > before then
-				before = now + extra
+			before = type(before) == 'string' and tonumber(before) or first
+			if now + timeout > before then
+				before = now + timeout
 				pcall('ZADD', longer, before, field)
 			end
 			deadlines[#deadlines + 1] = pack('>I7', before)
@@ -108,7 +109,7 @@ for i = 1, nsettle do
 				to_head = true
 			else -- N
 				local what, given, unit, from = unpk('>BI7d', extra)
-				item, attempts = failed_once_more(item, sub(extra, from))
+				item, attempts = failed_once_more(item, band(what, 4) ~= 0 and sub(extra, from) or nil)
 				permanent = band(what, 1) ~= 0
 				delay = math.floor(math.min(backoff_base * factor ^ (attempts - 1), backoff_max) * (1 + jitter * unit))
 				if band(what, 2) ~= 0 then

@@ -1,0 +1,25 @@
+#ifndef COORDD_STORE_ADDRESS_H
+#define COORDD_STORE_ADDRESS_H
+
+#include <stdbool.h>
+
+#include "base/err.h"
+
+/* Where Redis is and who we are there. All zero is none; owns its texts. */
+struct address {
+	bool is_unix;
+	char *host; /* or the path of a Unix socket */
+	int port, db;
+	char *user, *password; /* "" none */
+	bool is_numeric; /* `host` is a number or a path: connecting does not ask a resolver */
+};
+
+/* Read a URL as link.h describes it; false and `why` when it is none. */
+bool address_read(struct address *a, const char *url, struct errmsg *why);
+void address_done(struct address *a);
+
+/* Make `host` a number; false when that fails. May block, so only before we first reach Redis.
+ */
+bool address_resolve(struct address *a);
+
+#endif
