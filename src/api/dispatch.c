@@ -6,7 +6,7 @@
 
 #include "base/log.h"
 
-enum { NOTE = 1, DRAINS = 2 };
+enum { NOTE = 1, DRAINS = 2, HEAVY = 4 };
 
 const char *const role_names[] = { "anyone", "viewer", "agent", "operator" };
 
@@ -29,6 +29,12 @@ const char *const method_names[METHOD_COUNT] = {
 #include "api/methods.def"
 #undef METHOD
 };
+
+bool
+method_is_heavy(enum method method)
+{
+	return methods[method].flags & HEAVY;
+}
 
 static int
 find_method(struct str name)

@@ -17,6 +17,8 @@
 #include "base/log.h"
 #include "base/mem.h"
 
+enum { MAX_HEAVY = 4 }; /* heavy requests of one connection under way at once */
+
 static void
 session_unref(struct session *s)
 {
@@ -47,8 +49,9 @@ request_new(struct session *s, const struct rpc *rpc, enum method method, struct
 	if (text.n)
 		memcpy(r->text, text.p, text.n);
 	r->text_len = text.n;
+	r->weight = method_is_heavy(method) ? s->api->config.max_inflight / MAX_HEAVY + 1 : 1;
 	s->requests++;
-	s->in_flight++;
+	s->in_flight += r->weight;
 	s->api->in_flight++;
 	if (s->in_flight >= s->api->config.max_inflight)
 		check_pressure(s);
@@ -63,7 +66,7 @@ request_parked(struct request *r, bool parked)
 	if (r->is_parked == parked)
 		return;
 	r->is_parked = parked;
-	s->in_flight += parked ? -1u : 1u;
+	s->in_flight += parked ? -r->weight : r->weight;
 	s->api->parked += parked ? 1u : -1u;
 	check_pressure(s);
 }
@@ -94,10 +97,10 @@ request_end(struct request *r, bool wrote)
 	}
 	if (wrote)
 		conn_wrote(s->conn);
-	s->in_flight--;
+	s->in_flight -= r->weight;
 	s->requests--;
 	s->api->in_flight--;
-	if (s->in_flight + 1 >= s->api->config.max_inflight)
+	if (s->in_flight + r->weight >= s->api->config.max_inflight)
 		check_pressure(s);
 	free(r);
 	session_unref(s);

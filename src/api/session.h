@@ -20,6 +20,7 @@ enum method {
 	METHOD_COUNT
 };
 extern const char *const method_names[METHOD_COUNT];
+bool method_is_heavy(enum method method);
 
 struct api {
 	struct loop *loop;
@@ -57,7 +58,7 @@ struct session {
 	bool said_hello;
 	enum rpc_errors errors;
 	enum role role;
-	unsigned in_flight; /* requests unanswered, without parked ones */
+	unsigned in_flight; /* requests unanswered, without parked ones; a heavy one weighs more */
 	unsigned waiting;   /* receives that may park */
 	unsigned requests;  /* all that hold on to this session */
 	TAILQ_HEAD(, request) receives;
@@ -69,6 +70,7 @@ struct request {
 	struct session *session;
 	uint32_t msgid;
 	enum method method;
+	unsigned weight; /* in session->in_flight */
 	bool is_note, is_parked, is_lease, is_batch, may_park;
 	struct queue *queue;
 	struct receive *receive;

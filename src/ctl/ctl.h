@@ -127,6 +127,7 @@ void out_members(const struct ctl *ctl, const json_t *object);
 void out_done(const struct ctl *ctl, const json_t *object, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
 
+#define PLURAL(n)       ((n) == 1 ? "" : "s")
 #define COUNT_OF(array) (sizeof(array) / sizeof((array)[0]))
 
 #endif

@@ -111,11 +111,13 @@ move(struct ctl *ctl, char **args, int n, const char *method, const char *verb, 
 	if (GIVEN(ctl, dry_run)) {
 		done = json_pack("{s:s, s:I, s:b}", "queue", args[0], did, (json_int_t)there,
 				 "dry_run", 1);
-		out_done(ctl, done, "would %s %.0f dead letters of %s", verb, there, args[0]);
+		out_done(ctl, done, "would %s %.0f dead letter%s of %s", verb, there,
+			 PLURAL(there), args[0]);
 		json_decref(done);
 		return EX_OK;
 	}
-	status = ctl_confirm(ctl, "%s %.0f dead letters of %s", verb, there, args[0]);
+	status = ctl_confirm(ctl, "%s %.0f dead letter%s of %s", verb, there, PLURAL(there),
+			     args[0]);
 	if (status)
 		return status;
 
@@ -137,8 +139,8 @@ move(struct ctl *ctl, char **args, int n, const char *method, const char *verb, 
 	else if (n > 1 && json_integer_value(result) < n - 1)
 		status = EXIT_REFUSED;
 	done = json_pack("{s:s, s:O}", "queue", args[0], did, result);
-	out_done(ctl, done, "%s %.0f dead letters of %s", did, json_number_value(result),
-		 args[0]);
+	out_done(ctl, done, "%s %.0f dead letter%s of %s", did, json_number_value(result),
+		 PLURAL(json_number_value(result)), args[0]);
 	json_decref(done);
 	json_decref(result);
 	if (status == EXIT_REFUSED)

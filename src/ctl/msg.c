@@ -162,7 +162,7 @@ static const struct column received[] = {
 	{ "failed", "queue_message.delivery_attempts", NULL, false },
 	{ "last error", "queue_message.last_error", NULL, false },
 	{ "deadline", "visibility_deadline", show_time, false },
-	{ "fence", "fence", NULL, false },
+	{ "fence", "fence", show_json, false },
 	{ "payload", IN_MESSAGE "payload", show_json, false },
 };
 

@@ -135,19 +135,21 @@ queue_purge(struct ctl *ctl, char **args, int n)
 	if (GIVEN(ctl, dry_run)) {
 		done = json_pack("{s:s, s:I, s:b}", "queue", args[0], "removed",
 				 (json_int_t)there, "dry_run", 1);
-		out_done(ctl, done, "would remove %.0f messages of %s", there, args[0]);
+		out_done(ctl, done, "would remove %.0f message%s of %s", there, PLURAL(there),
+			 args[0]);
 		json_decref(done);
 		return EX_OK;
 	}
-	status = ctl_confirm(ctl, "remove %.0f ready and delayed messages of %s", there,
-			     args[0]);
+	status = ctl_confirm(ctl, "remove %.0f ready and delayed message%s of %s", there,
+			     PLURAL(there), args[0]);
 	if (status)
 		return status;
 	result = ctl_call(ctl, "purge", ctl_params(&queue), 0);
 	if (!result)
 		return ctl->status;
 	done = json_pack("{s:s, s:O}", "queue", args[0], "removed", result);
-	out_done(ctl, done, "removed %.0f messages of %s", json_number_value(result), args[0]);
+	out_done(ctl, done, "removed %.0f message%s of %s", json_number_value(result),
+		 PLURAL(json_number_value(result)), args[0]);
 	json_decref(done);
 	json_decref(result);
 	return EX_OK;

@@ -20,7 +20,7 @@ paint(struct buf *b, const struct ctl *ctl, const char *color, const char *text)
 		   ctl->has_color ? "\033[0m" : "");
 }
 
-/* "12 known  1,204 ready ...": the members of `path` that are there. */
+/* "known 12   ready 1,204 ...": the members of `path` that are there. */
 static void
 counts(struct buf *b, const json_t *s, const char *path, const char *const *keys,
        const char *const *words, size_t n)
@@ -33,8 +33,8 @@ counts(struct buf *b, const json_t *s, const char *path, const char *const *keys
 		if (!v)
 			continue;
 		buf_puts(b, sep);
+		buf_printf(b, "%s ", words[i]);
 		text_number(b, (int64_t)json_number_value(v));
-		buf_printf(b, " %s", words[i]);
 		sep = "   ";
 	}
 	buf_putc(b, '\n');

@@ -100,9 +100,9 @@ read_tcp(struct address *a, const char *text)
 			return false;
 		text += n;
 	}
-	if (*text == '/' && text[1])
-		return read_number(text + 1, 0, 65535, &a->db);
-	return !*text || !text[1];
+	if (*text == '/' && *++text)
+		return read_number(text, 0, 65535, &a->db);
+	return !*text;
 }
 
 bool

@@ -37,7 +37,6 @@
 #include "store/script.h"
 
 enum {
-	MAX_TRIES = 2,           /* more, of a call whose script was not there */
 	MAX_READS = 64,          /* of 16 KiB, in one turn */
 	MAX_WRITE = 256 * 1024,  /* hiredis moves what a full socket leaves of a write */
 	AUTH_PAUSE_US = 5000000, /* who asks again too soon locks the account */
@@ -46,7 +45,8 @@ enum {
 
 struct call {
 	TAILQ_ENTRY(call) link;
-	unsigned tries;
+	enum script script;
+	bool has_text; /* it brings its script along */
 	uint64_t sent_us;
 	store_cb *cb;
 	void *arg;
@@ -69,6 +69,7 @@ struct store {
 	struct address address;
 	char *prefix;
 	uint64_t connect_timeout_us, command_timeout_us;
+	uint64_t heard_us; /* when Redis last sent anything */
 	unsigned pending_limit;
 	bool require_noeviction;
 	struct backoff backoff;
@@ -176,7 +177,7 @@ link_down(struct store *s, const char *why)
 	const bool was_ready = s->state == LINK_READY,
 		   is_refused = s->is_leaving && s->is_refused;
 	uint64_t pause = backoff_next(&s->backoff);
-	char text[sizeof(s->info.problem) + 40], logged[2 * sizeof(text)];
+	char text[sizeof(s->info.problem)], logged[2 * sizeof(text)];
 
 	/* An error that Redis told says more than that it hung up afterwards. */
 	snprintf(text, sizeof(text), "%s", s->is_leaving ? s->leave_why : why);
@@ -244,6 +245,7 @@ on_readable(evutil_socket_t fd, short what, void *arg)
 
 	(void)fd;
 	(void)what;
+	s->heard_us = loop_now_us(s->loop);
 	for (unsigned i = 0; i < MAX_READS; i++) {
 		const redisReader *r = ac->c.reader;
 		size_t had = r->len - r->pos;
@@ -595,17 +597,27 @@ link_connect(void *arg)
 /* Calls
  * ------------------------------------------------------------------------------------------ */
 
+/* When the oldest call is overdue. Its time begins when Redis is done with those before it, and
+ * a long answer takes the time that it takes: only silence counts. */
+static uint64_t
+overdue_us(const struct store *s)
+{
+	const struct call *oldest = TAILQ_FIRST(&s->flying);
+	uint64_t since = oldest->sent_us > s->heard_us ? oldest->sent_us : s->heard_us;
+
+	return since + s->command_timeout_us;
+}
+
 /* One timer: for the connection until it is ready, then for the oldest call, or for the
  * scripts. */
 static void
 set_deadline(struct store *s)
 {
-	const struct call *oldest = TAILQ_FIRST(&s->flying);
 	uint64_t now = loop_now_us(s->loop), due;
 
-	if (!oldest)
+	if (TAILQ_EMPTY(&s->flying))
 		return;
-	due = oldest->sent_us + s->command_timeout_us;
+	due = overdue_us(s);
 	timer_set(&s->deadline, due > now ? due - now : 0);
 }
 
@@ -613,15 +625,31 @@ static void
 on_deadline(void *arg)
 {
 	struct store *s = arg;
-	const struct call *oldest = TAILQ_FIRST(&s->flying);
-
 	if (s->state == LINK_CONNECTING)
 		link_down(s, "no connection in time");
 	else if (s->state == LINK_CHECKING || s->loading ||
-		 (oldest && loop_now_us(s->loop) - oldest->sent_us >= s->command_timeout_us))
+		 (!TAILQ_EMPTY(&s->flying) && loop_now_us(s->loop) >= overdue_us(s)))
 		link_down(s, "no answer in time");
 	else
 		set_deadline(s);
+}
+
+/* EVALSHA becomes EVAL: however often somebody flushes the scripts, it finds its own. */
+static void
+call_bring_text(struct call *call)
+{
+	const char *sha = memmem(call->cmd.data, call->cmd.len, "$7\r\nEVALSHA\r\n", 13);
+	size_t head = (size_t)(sha - call->cmd.data), skip = head + 13 + 5 + 40 + 2;
+	struct buf cmd = { 0 };
+
+	buf_put(&cmd, call->cmd.data, head);
+	buf_printf(&cmd, "$4\r\nEVAL\r\n$%zu\r\n", script_len(call->script));
+	buf_put(&cmd, script_text(call->script), script_len(call->script));
+	buf_puts(&cmd, "\r\n");
+	buf_put(&cmd, call->cmd.data + skip, call->cmd.len - skip);
+	buf_done(&call->cmd);
+	call->cmd = cmd;
+	call->has_text = true;
 }
 
 static void
@@ -631,8 +659,9 @@ on_answer(struct store *s, struct call *call, const struct reply *reply)
 	bool is_lost = false;
 
 	if (reply->type == REPLY_ERROR) {
-		if (refusal_has(reply->str, "NOSCRIPT") && call->tries++ < MAX_TRIES) {
+		if (refusal_has(reply->str, "NOSCRIPT") && !call->has_text) {
 			s->is_reloading = true;
+			call_bring_text(call);
 			TAILQ_INSERT_TAIL(&s->again, call, link);
 			return;
 		}
@@ -705,7 +734,7 @@ store_run(struct store *s, enum script script, unsigned nkeys, struct args *args
 	struct call *call = xcalloc(1, sizeof(*call));
 	char keys[16];
 
-	*call = (struct call){ .cb = cb, .arg = arg };
+	*call = (struct call){ .script = script, .cb = cb, .arg = arg };
 	s->pending++;
 	s->info.calls++;
 	if (s->state != LINK_READY || s->is_leaving || s->pending > s->pending_limit) {

@@ -761,7 +761,7 @@ connect_all(enum role role, unsigned n)
 static void
 prepare(struct conn *c)
 {
-	uint64_t capacity = opt.ahead > opt.backlog ? opt.ahead : opt.backlog;
+	uint64_t capacity = opt.backlog ? opt.backlog : opt.ahead;
 
 	peer->prepare(c, capacity < 10000 ? 10000 : capacity + opt.batch * opt.producers);
 }
