@@ -186,8 +186,7 @@ print_version(bool is_verbose)
 	}
 }
 
-/* --- configuration ---------------------------------------------------------------------------
- */
+/* --- configuration ------------------------------------------------------------- */
 
 static bool
 check_listen(const char *url, struct errmsg *why)

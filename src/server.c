@@ -8,7 +8,6 @@
  */
 #include "server.h"
 
-#include <event2/event.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,8 +15,10 @@
 #include <sys/resource.h>
 
 #include "api/api.h"
+#include "base/id.h"
 #include "janitor.h"
 #include "net/listener.h"
+#include "store/bell.h"
 #include "store/embedded.h"
 #include "store/link.h"
 
@@ -36,6 +37,8 @@ struct server {
 	struct janitor *janitor;
 	struct event *on_term, *on_int, *on_hup;
 	struct timer drain, announce;
+	struct bell *bell;
+	char instance_id[QUEUES_BROKER_LEN + 1]; /* random, of this process: "b-" and 16 characters */
 	bool is_draining, is_closing, is_announced;
 	uint64_t drain_until_us;
 	int status;
@@ -93,6 +96,24 @@ on_redis_refused(void *arg, const char *why)
 }
 
 static const struct link_ops link_ops = { on_redis_ready, on_redis_down, on_redis_refused };
+
+static void
+on_ring(void *arg, struct str name)
+{
+	struct server *srv = arg;
+
+	queues_look(srv->queues, name);
+}
+
+static void
+on_bell_open(void *arg)
+{
+	struct server *srv = arg;
+
+	queues_look_all(srv->queues);
+}
+
+static const struct bell_ops bell_ops = { on_ring, on_bell_open };
 
 static void
 on_queue_wake(void *arg, uint64_t due_us)
@@ -203,6 +224,16 @@ api_config(const struct config *cfg)
 	};
 }
 
+static void
+name_instance(struct server *srv)
+{
+	uint8_t id[12];
+
+	id_random(id, sizeof(id));
+	memcpy(srv->instance_id, "b-", 2);
+	id_encode(srv->instance_id + 2, id, sizeof(id));
+}
+
 static bool
 open_store(struct server *srv, struct errmsg *why)
 {
@@ -219,6 +250,7 @@ open_store(struct server *srv, struct errmsg *why)
 		.pending_limit = cfg->redis.pending_limit,
 		.require_noeviction = cfg->redis.require_noeviction,
 	};
+	char channel[128];
 
 	if (cfg->redis.embedded.enabled) {
 		struct embedded_config embedded = {
@@ -239,7 +271,10 @@ open_store(struct server *srv, struct errmsg *why)
 	} else if (!link_check_url(link.url, why)) {
 		return false;
 	}
+	name_instance(srv);
+	snprintf(channel, sizeof(channel), "%s:bell:%s", cfg->redis.key_prefix, srv->instance_id);
 	srv->store = link_new(srv->loop, &link, &link_ops, srv);
+	srv->bell = bell_new(srv->loop, &link, channel, &bell_ops, srv);
 	return true;
 }
 
@@ -289,9 +324,9 @@ server_start(struct server *srv, struct errmsg *why)
 
 	if (!check_listen(cfg, why) || !open_store(srv, why))
 		return why->err == ERR_INTERNAL ? EXIT_INTERNAL : EXIT_CONFIG;
-	srv->queues = queues_new(srv->loop, srv->store, cfg->redis.key_prefix, &policy,
-				 cfg->limits.max_frame, &queues_ops, srv);
-	srv->api = api_new(srv->loop, srv->store, srv->queues, &api);
+	srv->queues = queues_new(srv->loop, srv->store, cfg->redis.key_prefix, srv->instance_id,
+				 &policy, cfg->limits.max_frame, &queues_ops, srv);
+	srv->api = api_new(srv->loop, srv->store, srv->queues, srv->instance_id, &api);
 	srv->conns = conns_new(srv->loop, &limits, &api_conn_ops, srv->api);
 	api_set_conns(srv->api, srv->conns);
 	srv->janitor = janitor_new(srv->loop, srv->store, srv->queues, srv->api,
@@ -325,6 +360,7 @@ server_free(struct server *srv)
 {
 	listeners_free(srv->listeners);
 	conns_free(srv->conns);
+	bell_free(srv->bell);
 	link_free(srv->store); /* what is left of operations is told now */
 	queues_free(srv->queues);
 	janitor_free(srv->janitor);

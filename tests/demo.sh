@@ -47,7 +47,7 @@ run() {
 	fi
 }
 
-# What was printed last must match this.
+# A line of what was printed last must match this.
 expect() {
 	if ! grep -Eq -e "$1" <<<"$out"; then
 		printf 'This should have matched: %s\n' "$1"
@@ -55,26 +55,31 @@ expect() {
 	fi
 }
 
+# The queue has so many messages ready, delayed, reserved, dead.
+expect_counts() {
+	expect "^planner:w1 +$1 +$2 +$3 +$4 "
+}
+
 start() {
-	printf '$ coordd --config coordd.yaml --embedded-redis redis 2>log &\n'
+	printf '$ coordd --config coordd.yaml --embedded-redis redis 2>>log &\n'
 	coordd --config coordd.yaml --embedded-redis redis 2>>log &
 	broker=$!
 	for _ in $(seq 200); do
-		if coordctl ping >/dev/null 2>&1; then
+		if coordctl queue ls >/dev/null 2>&1; then # needs Redis, which `ping` does not
 			return
 		fi
 		kill -0 "$broker" || exit 1
 		sleep 0.05
 	done
-	echo "coordd did not answer within 10 seconds."
+	echo "coordd was not ready within 10 seconds."
 	exit 1
 }
 
 # Receive a message that must hold $1, and keep its token.
 receive() {
 	run coordctl msg recv planner:w1 --wait 10s "${@:2}"
-	expect "$1"
-	token=$(sed -nE 's/^token:? +([^ ]+).*/\1/ip' <<<"$out")
+	expect "^payload .*$1"
+	token=$(sed -n 's/^token *//p' <<<"$out")
 }
 
 cd "$dir"
@@ -95,7 +100,7 @@ run coordctl msg send planner:w1 '{"task": "tidy up"}' --priority low
 run coordctl msg send planner:w1 '{"task": "write the report"}'
 run coordctl msg send planner:w1 '{"task": "put out the fire"}' --priority high
 run coordctl queue ls
-expect 'planner:w1 +3'
+expect_counts 3 0 0 0
 
 say "The most urgent comes first. A token reserves it: nobody else sees it until it is settled."
 receive 'put out the fire'
@@ -107,8 +112,9 @@ say "This worker fails. The message waits a second (then 2, 4, ...) and is hande
 receive 'tidy up'
 run coordctl msg nack planner:w1 "$token" --error 'the broom is broken'
 run coordctl queue ls
+expect_counts 0 1 0 0
 receive 'tidy up'
-expect 'the broom is broken'
+expect '^last error +the broom is broken'
 run coordctl msg ack planner:w1 "$token"
 
 say "Some failures are for good. Such a message goes to the dead letters, and is not lost there."
@@ -129,19 +135,21 @@ run coordctl msg send planner:w1 '{"task": "outlive it too"}'
 receive 'outlive the broker' --visibility 60s
 printf '$ kill -9 %s\n' "$broker"
 kill -9 "$broker"
-wait "$broker" 2>/dev/null || true
+{ wait "$broker" || true; } 2>/dev/null
 start
 say "All is there. The reservation still holds, and its token still settles it."
 run coordctl queue ls
+expect_counts 1 0 1 0
 run coordctl msg ack planner:w1 "$token"
 receive 'outlive it too'
 run coordctl msg ack planner:w1 "$token"
-run coordctl queue show planner:w1
+run coordctl queue ls
+expect_counts 0 0 0 0
 
 say "Goodbye: it finishes what it has begun."
 printf '$ kill %s\n' "$broker"
 kill "$broker"
-wait "$broker"
-broker=
+stopping=$broker broker=
+wait "$stopping"
 echo
 echo "Every step went as told."

@@ -30,7 +30,7 @@ struct api_config {
 /* `conns` are made with api_conn_ops and the api as their argument; hand them over with
  * api_set_conns(). */
 struct api *api_new(struct loop *loop, struct store *store, struct queues *queues,
-		    const struct api_config *config);
+		    const char *instance_id, const struct api_config *config);
 void api_set_conns(struct api *api, struct conns *conns);
 void api_free(struct api *api);
 extern const struct conn_ops api_conn_ops;
@@ -41,7 +41,6 @@ void api_drain(struct api *api);
 unsigned api_in_flight(const struct api *api);
 /* Once a second: forget what needs no watch any more. */
 void api_on_second(struct api *api);
-/* Random, of this process: "b-" and 16 characters. */
 const char *api_instance_id(const struct api *api);
 
 #endif

@@ -153,7 +153,7 @@ encode_stats(struct buf *b, const struct queue_stats *stats, struct agent_id age
 	else
 		mp_put_nil(b);
 	mp_put_lit(b, "consumers");
-	mp_put_uint(b, consumers);
+	mp_put_uint(b, consumers + stats->elsewhere);
 	mp_put_lit(b, "paused");
 	mp_put_bool(b, stats->paused);
 }

@@ -10,6 +10,7 @@ void encode_agent(struct buf *b, struct agent_id id);
 void encode_result(struct buf *b, struct str message_id, struct agent_id recipient, enum sent sent);
 void encode_queue_message(struct buf *b, const struct item *item, struct agent_id recipient);
 void encode_received(struct buf *b, const struct reservation *res, struct agent_id recipient);
+/* `consumers`: those of this broker; the others' are in `stats`. */
 void encode_stats(struct buf *b, const struct queue_stats *stats, struct agent_id agent,
 		  unsigned consumers);
 void encode_policy(struct buf *b, const struct queue_policy *policy);

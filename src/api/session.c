@@ -12,6 +12,7 @@
  */
 #include "api/session.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "base/log.h"
@@ -302,21 +303,17 @@ const struct conn_ops api_conn_ops = {
 /* The api itself ----------------------------------------------------------------------------------- */
 
 struct api *
-api_new(struct loop *loop, struct store *store, struct queues *queues,
+api_new(struct loop *loop, struct store *store, struct queues *queues, const char *instance_id,
 	const struct api_config *config)
 {
 	struct api *api = xcalloc(1, sizeof(*api));
-	uint8_t id[12];
-
 	api->loop = loop;
 	api->store = store;
 	api->queues = queues;
 	api->config = *config;
 	api->started_us = loop_clock_us();
 	TAILQ_INIT(&api->sessions);
-	id_random(id, sizeof(id));
-	memcpy(api->instance_id, "b-", 2);
-	id_encode(api->instance_id + 2, id, sizeof(id));
+	snprintf(api->instance_id, sizeof(api->instance_id), "%s", instance_id);
 	return api;
 }
 

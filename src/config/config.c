@@ -33,8 +33,7 @@ struct loader {
 
 enum { PASSWORD_MAX = 512 };
 
-/* --- errors ----------------------------------------------------------------------------------
- */
+/* --- errors -------------------------------------------------------------------- */
 
 static char *
 line_of(const char *file, struct yaml_at at, const char *text)
@@ -115,8 +114,7 @@ config_errors_done(struct config_errors *why)
 	*why = (struct config_errors){ 0 };
 }
 
-/* --- values ----------------------------------------------------------------------------------
- */
+/* --- values -------------------------------------------------------------------- */
 
 /* What the layers above think of an address that was just set. */
 static enum err
@@ -178,7 +176,10 @@ unknown_key(struct loader *l, struct yaml_at at, const char *prefix, const char 
 
 	buf_printf(&path, "%s%s", prefix, key);
 	yaml_quote(quoted, sizeof(quoted), buf_str(&path));
-	if (option_suggest(prefix, key, near, sizeof(near)))
+	if (strchr(key, '.'))
+		snprintf(text, sizeof(text), "unknown key %s; write it below its section",
+			 quoted);
+	else if (option_suggest(prefix, key, near, sizeof(near)))
 		snprintf(text, sizeof(text), "unknown key %s; did you mean \"%s\"?", quoted,
 			 near);
 	else
@@ -187,8 +188,7 @@ unknown_key(struct loader *l, struct yaml_at at, const char *prefix, const char 
 	buf_done(&path);
 }
 
-/* --- files -----------------------------------------------------------------------------------
- */
+/* --- files --------------------------------------------------------------------- */
 
 /* The values of a map; `prefix` is "" or the path of the map and a dot. */
 static void
@@ -202,7 +202,9 @@ apply_map(struct loader *l, const struct yaml_node *map, const char *prefix)
 		buf_printf(&path, "%s%s", prefix, n->key);
 		buf_putc(&path, '\0');
 		o = option_find(path.data);
-		if (o) {
+		if (strchr(n->key, '.')) {
+			unknown_key(l, n->key_at, prefix, n->key);
+		} else if (o) {
 			option_was_set(l, o, n->at, option_set_node(&l->next, o, n, &why),
 				       &why);
 		} else if (!option_is_section(path.data)) {
@@ -299,8 +301,7 @@ load_file(struct loader *l, const char *path)
 	buf_done(&bytes);
 }
 
-/* --- flags -----------------------------------------------------------------------------------
- */
+/* --- flags --------------------------------------------------------------------- */
 
 static void
 apply_set(struct loader *l, const struct config_set *set)
@@ -326,8 +327,7 @@ apply_set(struct loader *l, const struct config_set *set)
 	}
 }
 
-/* --- what must fit together ------------------------------------------------------------------
- */
+/* --- what must fit together ---------------------------------------------------- */
 
 static const struct origin *
 origin_of(const struct loader *l, const char *path)
@@ -428,8 +428,7 @@ check_password(struct loader *l)
 	}
 }
 
-/* --- the whole -------------------------------------------------------------------------------
- */
+/* --- the whole ----------------------------------------------------------------- */
 
 void
 config_done(struct config *cfg)
@@ -477,8 +476,7 @@ config_load(struct config *cfg, const char *const *files, unsigned n_files,
 	return why->n ? ERR_BAD_REQUEST : OK;
 }
 
-/* --- the file of defaults --------------------------------------------------------------------
- */
+/* --- the file of defaults ------------------------------------------------------ */
 
 enum { COMMENT_COLUMN = 40, LAST_COLUMN = 80 };
 

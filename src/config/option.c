@@ -36,8 +36,7 @@ const struct config_option config_options[OPTION_COUNT] = {
 #undef OPTION
 };
 
-/* --- names -----------------------------------------------------------------------------------
- */
+/* --- names --------------------------------------------------------------------- */
 
 const struct config_option *
 option_find(const char *path)
@@ -130,8 +129,7 @@ option_suggest(const char *prefix, const char *key, char *out, size_t n)
 	return true;
 }
 
-/* --- numbers ---------------------------------------------------------------------------------
- */
+/* --- numbers ------------------------------------------------------------------- */
 
 struct unit {
 	const char *name;
@@ -210,8 +208,7 @@ out_of_range(const struct config_option *o, const char *shown, struct errmsg *wh
 			  shown, o->min, o->max);
 }
 
-/* --- scalars ---------------------------------------------------------------------------------
- */
+/* --- scalars ------------------------------------------------------------------- */
 
 /* How the text of a value was written decides which types it may have. */
 enum writing { PLAIN, QUOTED, UNTYPED };
@@ -436,8 +433,7 @@ set_scalar(struct config *cfg, const struct config_option *o, const char *text,
 	return errmsg_set(why, ERR_BAD_REQUEST, "must be a list");
 }
 
-/* --- lists -----------------------------------------------------------------------------------
- */
+/* --- lists --------------------------------------------------------------------- */
 
 static void
 list_done(struct config_list *list)
@@ -518,8 +514,7 @@ set_list_text(struct config *cfg, const struct config_option *o, const char *tex
 	return list_take(cfg, o, &list, err, why);
 }
 
-/* --- options ---------------------------------------------------------------------------------
- */
+/* --- options ------------------------------------------------------------------- */
 
 enum err
 option_set_node(struct config *cfg, const struct config_option *o, const struct yaml_node *node,

@@ -39,8 +39,7 @@ fail(struct reader *r, struct yaml_at at, const char *text)
 	r->has_failed = true;
 }
 
-/* --- bytes -----------------------------------------------------------------------------------
- */
+/* --- bytes --------------------------------------------------------------------- */
 
 static struct yaml_at
 at_byte(struct str input, size_t offset)
@@ -110,8 +109,7 @@ check_bytes(struct reader *r, struct str input)
 	}
 }
 
-/* --- the tree --------------------------------------------------------------------------------
- */
+/* --- the tree ------------------------------------------------------------------ */
 
 void
 yaml_tree_free(struct yaml_node *root)
@@ -187,8 +185,7 @@ tree_add(struct reader *r, enum yaml_kind kind, yaml_mark_t mark)
 	return node;
 }
 
-/* --- events ----------------------------------------------------------------------------------
- */
+/* --- events -------------------------------------------------------------------- */
 
 static bool
 is_null(const char *plain)
@@ -353,8 +350,7 @@ yaml_read(struct str input, yaml_error_fn *on_error, void *arg)
 	return r.root;
 }
 
-/* --- text ------------------------------------------------------------------------------------
- */
+/* --- text ---------------------------------------------------------------------- */
 
 bool
 yaml_is_not_text(const char *plain)
@@ -381,12 +377,15 @@ yaml_is_not_text(const char *plain)
 char *
 yaml_quote(char *out, size_t n, struct str s)
 {
+	size_t len;
+
 	log_quote(out + 1, n - 2, s);
+	len = strlen(out + 1);
 	if (out[1] == '"') {
-		memmove(out, out + 1, strlen(out + 1) + 1);
+		memmove(out, out + 1, len + 1);
 	} else {
-		out[0] = '"';
-		strcat(out, "\"");
+		out[0] = out[len + 1] = '"';
+		out[len + 2] = '\0';
 	}
 	return out;
 }

@@ -11,7 +11,7 @@
 #include "queue/tick.h"
 #include "store/keys.h"
 
-enum { STATS_BYTES = 9 * 7 + 1 + 5, LIST_STEP = 100, PEEKED_OVERHEAD = 320 };
+enum { STATS_BYTES = 9 * 7 + 1 + 5 + 4, LIST_STEP = 100, PEEKED_OVERHEAD = 320 };
 
 static void
 args_limits(struct args *args, const struct queue *q)
@@ -71,6 +71,7 @@ stats_read(struct queue_stats *stats, struct str s)
 	stats->now_us = unpack_uint(p + 35, 7);
 	stats->paused = p[42];
 	stats->capacity = unpack_uint(p + 43, 5);
+	stats->elsewhere = (unsigned)unpack_uint(p + 48, 4);
 	return true;
 }
 
@@ -80,6 +81,7 @@ stats_head(struct args *args, const struct queues *queues, struct str ns)
 	args_str(args, str_of(queues->prefix));
 	args_str(args, ns);
 	args_uint(args, queues->policy.queue_size);
+	args_str(args, (struct str){ queues->broker, QUEUES_BROKER_LEN });
 }
 
 struct stats {

@@ -30,21 +30,29 @@ pack_policy(struct queues *queues)
 	pack_uint(to, 7, p->forget_after_us);
 }
 
+static void
+on_yielded(void *arg)
+{
+	queues_look_all(arg);
+}
+
 struct queues *
 queues_new(struct loop *loop, struct store *store, const char *key_prefix,
-	   const struct queue_policy *policy, size_t max_frame, const struct queues_ops *ops,
-	   void *arg)
+	   const char *broker, const struct queue_policy *policy, size_t max_frame,
+	   const struct queues_ops *ops, void *arg)
 {
 	struct queues *queues = xcalloc(1, sizeof(*queues));
 
 	queues->loop = loop;
 	queues->store = store;
 	queues->prefix = xstrdup(key_prefix);
+	memcpy(queues->broker, broker, QUEUES_BROKER_LEN);
 	queues->ops = ops;
 	queues->arg = arg;
 	TAILQ_INIT(&queues->dirty);
 	TAILQ_INIT(&queues->idle);
 	TAILQ_INIT(&queues->with_parked);
+	timer_init(&queues->yielded, loop, on_yielded, queues);
 	queues_set_policy(queues, policy, max_frame);
 	loop_at_turn_end(loop, TURN_QUEUES, queues_on_turn_end, queues);
 	return queues;
@@ -94,6 +102,7 @@ queues_free(struct queues *queues)
 		queue_give_up(q);
 	HASH_ITER(hh, queues->by_name, q, next)
 		queue_free(q);
+	timer_done(&queues->yielded);
 	free(queues->prefix);
 	free(queues);
 }
@@ -253,6 +262,19 @@ queues_look_all(struct queues *queues)
 		q->look = true;
 		queue_mark_dirty(q);
 	}
+}
+
+void
+queues_look(struct queues *queues, struct str name)
+{
+	struct queue *q;
+
+	HASH_FIND(hh, queues->by_name, name.p, name.n, q);
+	if (!q || !q->nparked)
+		return;
+	q->look = true;
+	q->noted_until_us = 0; /* who rang has forgotten us */
+	queue_mark_dirty(q);
 }
 
 void

@@ -35,8 +35,10 @@ struct queues_ops {
 	void (*on_wake)(void *arg, uint64_t due_us);
 };
 
+/* `broker` names this one among those that share the Redis: QUEUES_BROKER_LEN characters. */
+#define QUEUES_BROKER_LEN 18
 struct queues *queues_new(struct loop *loop, struct store *store, const char *key_prefix,
-			  const struct queue_policy *policy, size_t max_frame,
+			  const char *broker, const struct queue_policy *policy, size_t max_frame,
 			  const struct queues_ops *ops, void *arg);
 void queues_free(struct queues *queues);
 void queues_set_policy(struct queues *queues, const struct queue_policy *policy, size_t max_frame);
@@ -44,6 +46,8 @@ void queues_set_policy(struct queues *queues, const struct queue_policy *policy,
 unsigned queues_parked(const struct queues *queues);
 /* Every queue somebody waits at is asked again: after a reconnect, and every second. */
 void queues_look_all(struct queues *queues);
+/* The bell rang for a queue: something is there for who waits. */
+void queues_look(struct queues *queues, struct str name);
 /* Answer every parked receiver with `err`: the broker stops. */
 void queues_end_waits(struct queues *queues, enum err err);
 
@@ -126,6 +130,7 @@ struct queue_stats {
 	uint64_t ready[3]; /* priorities 9, 5, 1 */
 	uint64_t delayed, reserved, dead, bytes, capacity;
 	uint64_t oldest_us, now_us; /* Redis's clock; oldest_us 0 when nothing is ready */
+	unsigned elsewhere;	    /* receivers parked at other brokers, as they last said */
 	bool paused;
 };
 typedef void stats_cb(void *arg, enum err err, const struct queue_stats *stats);

@@ -130,7 +130,8 @@ queue_receive(struct queue *q, uint64_t visibility_us, unsigned max, uint64_t wa
 	r->max = max;
 	r->visibility_us = visibility_us;
 	r->width = token_width(visibility_us);
-	r->until_us = loop_now_us(q->queues->loop) + wait_us;
+	r->since_us = loop_now_us(q->queues->loop);
+	r->until_us = r->since_us + wait_us;
 	r->cb = cb;
 	r->on_park = on_park;
 	r->arg = arg;

@@ -18,6 +18,11 @@
 
 /* Bytes of a ReceivedMessage around what its item holds, generously; the recipient's name comes on top. */
 enum { RECEIVED_OVERHEAD = 420, RUN_BYTES = 7 + 1 + 2 + 4 + 4, APART_US = 1000000 };
+enum {
+	NOTED_US = 500000,  /* how often Redis is told that somebody waits here; it remembers for 3 s */
+	OTHERS_US = 200000, /* how often we ask for others who wait */
+	YIELD_US = 20000,   /* their time to come */
+};
 
 static struct tick *
 tick_new(struct queue *q)
@@ -93,6 +98,12 @@ unpark(struct receive *r)
 		TAILQ_REMOVE(&q->queues->with_parked, q, parked_link);
 }
 
+static bool
+is_yielding(const struct queue *q)
+{
+	return q->yields_until_us && loop_now_us(q->queues->loop) < q->yields_until_us;
+}
+
 /* Those who wait longest go before those who ask now, as many as may find something. */
 static void
 take_parked(struct tick *t)
@@ -102,6 +113,8 @@ take_parked(struct tick *t)
 	struct receives first;
 	struct receive *r;
 
+	if (is_yielding(q))
+		return;
 	q->look = false;
 	TAILQ_INIT(&first);
 	while (may && (r = TAILQ_FIRST(&q->parked)) && t->wanted + r->max <= TICK_MAX_HANDED) {
@@ -155,6 +168,37 @@ put_runs(const struct tick *t, struct args *args)
 	}
 }
 
+/* What Redis should know, or tell, of those who wait here and elsewhere; as flags of the header. */
+static unsigned
+about_waiting(const struct tick *t, uint64_t *age_us, unsigned *count)
+{
+	struct queue *q = t->queue;
+	uint64_t now = loop_now_us(q->queues->loop), oldest = now;
+	bool all_wait = !TAILQ_EMPTY(&t->receives);
+	unsigned flags = 0;
+	struct receive *r;
+
+	*count = q->nparked;
+	TAILQ_FOREACH(r, &t->receives, link) {
+		bool waits = r->until_us > now;
+
+		*count += waits;
+		all_wait = all_wait && waits;
+		if (waits && r->since_us < oldest)
+			oldest = r->since_us;
+	}
+	*age_us = now - oldest;
+	if (*count && now >= q->noted_until_us) {
+		flags |= 8;
+		q->noted_until_us = now + NOTED_US;
+	}
+	if (all_wait && now >= q->others_at_us) {
+		flags |= 16;
+		q->others_at_us = now + OTHERS_US;
+	}
+	return flags;
+}
+
 /* The call --------------------------------------------------------------------------------------- */
 
 static void tick_on_reply(void *arg, enum err err, const struct reply *reply);
@@ -166,6 +210,8 @@ tick_run(struct tick *t)
 	struct queues *queues = q->queues;
 	struct args args = { 0 };
 	bool one_priority = (t->priorities & (t->priorities - 1)) == 0;
+	unsigned flags, waiting;
+	uint64_t age_us;
 	char *to;
 
 	TAILQ_REMOVE(&q->ticks, t, link);
@@ -179,12 +225,17 @@ tick_run(struct tick *t)
 	}
 
 	args_str(&args, (struct str){ q->base, q->base_len });
-	to = args_reserve(&args, 14);
+	flags = about_waiting(t, &age_us, &waiting);
+	flags |= (t->has_delays ? 1 : 0) | (one_priority ? 2 : 0) | (t->has_others ? 4 : 0);
+	to = args_reserve(&args, 14 + QUEUES_BROKER_LEN + 9);
 	to = pack_uint(to, 2, t->nsettles);
 	to = pack_uint(to, 2, t->nsends);
 	to = pack_uint(to, 2, t->nruns);
-	to = pack_uint(to, 1, (t->has_delays ? 1 : 0) | (one_priority ? 2 : 0) | (t->has_others ? 4 : 0));
-	pack_uint(to, 7, t->acked_bytes);
+	to = pack_uint(to, 1, flags);
+	to = pack_uint(to, 7, t->acked_bytes);
+	memcpy(to, queues->broker, QUEUES_BROKER_LEN);
+	to = pack_uint(to + QUEUES_BROKER_LEN, 7, age_us);
+	pack_uint(to, 2, waiting < 65535 ? waiting : 65535);
 	args_str(&args, str_of(queues->prefix));
 	args_str(&args, (struct str){ q->base + q->name_off, q->ns_len });
 	args_policy(&args, queues);
@@ -228,7 +279,7 @@ queues_on_turn_end(void *arg)
 	while ((q = TAILQ_FIRST(&queues->dirty))) {
 		TAILQ_REMOVE(&queues->dirty, q, dirty_link);
 		q->is_dirty = false;
-		if (q->look && q->nparked && TAILQ_EMPTY(&q->ticks))
+		if (q->look && q->nparked && TAILQ_EMPTY(&q->ticks) && !is_yielding(q))
 			tick_new(q);
 		while (q->in_flight < TICK_IN_FLIGHT && !TAILQ_EMPTY(&q->ticks))
 			tick_run(TAILQ_FIRST(&q->ticks));
@@ -438,6 +489,10 @@ tick_on_reply(void *arg, enum err err, const struct reply *reply)
 		wake = unpack_uint(head.p + 18, 7);
 		left = unpack_uint(head.p + 25, 4);
 		more = head.p[29] & 1;
+		if (head.p[29] & 4) {
+			q->yields_until_us = loop_now_us(queues->loop) + YIELD_US;
+			timer_at_most(&queues->yielded, YIELD_US);
+		}
 		if (wake)
 			queues->ops->on_wake(queues->arg, wake);
 	}

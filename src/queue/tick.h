@@ -43,6 +43,7 @@ struct receive {
 	bool was_asked;	   /* at least once */
 	bool is_cancelled;
 	uint64_t number;   /* in the order of asking, over all queues */
+	uint64_t since_us; /* when it was asked, our clock */
 	unsigned max;
 	uint8_t width;	   /* of the bucket */
 	uint64_t visibility_us;
@@ -94,6 +95,9 @@ struct queue {
 	unsigned pins;		   /* operations that hold on to it */
 	struct receives parked;
 	unsigned nparked;
+	uint64_t noted_until_us;  /* Redis knows until then that somebody waits here */
+	uint64_t others_at_us;	  /* when to look again whether others were passed over */
+	uint64_t yields_until_us; /* they were: let them go first */
 	bool is_dirty, is_idle, look;
 };
 TAILQ_HEAD(queue_list, queue);
@@ -102,6 +106,7 @@ struct queues {
 	struct loop *loop;
 	struct store *store;
 	char *prefix;
+	char broker[QUEUES_BROKER_LEN];
 	struct queue_policy policy;
 	char packed_policy[51];
 	size_t max_frame;
@@ -111,6 +116,7 @@ struct queues {
 	struct queue_list dirty, idle, with_parked;
 	unsigned nidle, nparked;
 	uint64_t nreceives; /* ever */
+	struct timer yielded; /* others had their time: look again */
 	uint64_t apart_until_us; /* Redis refuses sends: they travel alone, so that acks get through */
 	bool is_ending;
 	enum err end_err;

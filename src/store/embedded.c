@@ -5,8 +5,9 @@
  *	on_child()		it ended: again, later  --'
  *	embedded_free()		SIGTERM, and wait: its last write is synced then
  *
- * The lock file keeps a second coordd away from the same data. The child dies with us, however
- *we die, and ignores a terminal's ctrl-C, so that it still serves while we drain.
+ * It dies with us, however we die, and does not get a terminal's ctrl-C, so that it still serves while we drain. A lock of
+ * ours keeps a second coordd away from the same data. Another one, which the child inherits, keeps the next child away until
+ * it is gone: it may still be writing when a coordd that was killed is already back.
  */
 #include "store/embedded.h"
 
@@ -29,12 +30,13 @@
 #include "base/log.h"
 #include "base/mem.h"
 
-enum { STOP_MS = 10000, STEADY_US = 10000000 };
+enum { STOP_MS = 10000, STEADY_US = 10000000, LOCKED_US = 20000 };
 
 struct embedded {
 	struct loop *loop;
 	char *binary, *directory, *url;
-	struct buf conf; /* its configuration, given on stdin */
+	char *log, *redis_lock; /* files in the directory */
+	struct buf conf;        /* its configuration, given on stdin */
 	int lock_fd;
 	pid_t pid; /* 0 while none runs */
 	uint64_t started_us;
@@ -49,9 +51,12 @@ put_quoted(struct buf *b, const char *key, const char *value)
 {
 	buf_printf(b, "%s \"", key);
 	for (const char *p = value; *p; p++) {
-		if (*p == '"' || *p == '\\')
-			buf_putc(b, '\\');
-		buf_putc(b, *p);
+		if ((unsigned char)*p < 0x20)
+			buf_printf(b, "\\x%02x", *p);
+		else if (*p == '"' || *p == '\\')
+			buf_printf(b, "\\%c", *p);
+		else
+			buf_putc(b, *p);
 	}
 	buf_puts(b, "\"\n");
 }
@@ -63,60 +68,67 @@ make_conf(struct embedded *e, const struct embedded_config *cfg, const char *soc
 
 	put_quoted(b, "unixsocket", socket);
 	put_quoted(b, "dir", e->directory);
+	put_quoted(b, "logfile", e->log);
 	put_quoted(b, "appendfsync", cfg->appendfsync);
 	buf_puts(b, "port 0\nunixsocketperm 700\ndaemonize no\nsave \"\"\nappendonly yes\n"
-		    "maxmemory-policy noeviction\nlogfile \"\"\nalways-show-logo no\nloglevel "
-		    "warning\n");
+		    "maxmemory-policy noeviction\nloglevel warning\n");
 	buf_printf(b, "maxmemory %llu\n", (unsigned long long)cfg->maxmemory);
 }
 
+/* In the child; never returns. Of what is open it gets its configuration, standard error and the lock. */
 static void
-close_pipe(int pipe_fds[2])
-{
-	close(pipe_fds[0]);
-	close(pipe_fds[1]);
-}
-
-/* In the child; never returns. */
-static void
-become_redis(const struct embedded *e, int conf_fd, pid_t parent)
+become_redis(const struct embedded *e, int conf_fd, int lock_fd, pid_t parent)
 {
 	char from_stdin[] = "-";
 	char *argv[] = { e->binary, from_stdin, NULL };
+	int null = open("/dev/null", O_WRONLY | O_CLOEXEC);
 
 	prctl(PR_SET_PDEATHSIG, SIGTERM);
 	if (getppid() != parent)
 		_exit(1); /* it died before we asked to be told */
 	setpgid(0, 0);
 	dup2(conf_fd, STDIN_FILENO);
-	dup2(STDERR_FILENO, STDOUT_FILENO);
+	dup2(null, STDOUT_FILENO); /* a fatal error is on standard error, the rest in its log */
+	if (lock_fd == 3)
+		fcntl(lock_fd, F_SETFD, 0);
+	else
+		dup2(lock_fd, 3);
+	close_range(4, ~0U, 0);
 	execv(e->binary, argv);
 	_exit(127);
 }
 
+/* False and errno when it did not start; EWOULDBLOCK while an earlier one still runs. */
 static bool
 start(struct embedded *e)
 {
 	pid_t parent = getpid();
-	int fds[2];
+	int lock_fd = open(e->redis_lock, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	int fds[2] = { -1, -1 }, error;
 
 	/* The whole text fits the pipe: nothing blocks. */
-	if (pipe2(fds, O_CLOEXEC) < 0)
-		return false;
-	if (write(fds[1], e->conf.data, e->conf.len) != (ssize_t)e->conf.len) {
-		close_pipe(fds);
+	if (lock_fd >= 0 && flock(lock_fd, LOCK_EX | LOCK_NB) == 0 &&
+	    pipe2(fds, O_CLOEXEC) == 0 &&
+	    write(fds[1], e->conf.data, e->conf.len) == (ssize_t)e->conf.len)
+		e->pid = fork();
+	else
+		e->pid = -1;
+	error = errno;
+	if (e->pid == 0)
+		become_redis(e, fds[0], lock_fd, parent);
+	for (unsigned i = 0; i < 2; i++)
+		if (fds[i] >= 0)
+			close(fds[i]);
+	if (lock_fd >= 0)
+		close(lock_fd); /* the child keeps the lock */
+	e->started_us = loop_now_us(e->loop);
+	if (e->pid < 0) {
+		e->pid = 0;
+		errno = error;
 		return false;
 	}
-	e->pid = fork();
-	if (e->pid == 0)
-		become_redis(e, fds[0], parent);
-	close_pipe(fds);
-	e->started_us = loop_now_us(e->loop);
-	if (e->pid < 0)
-		e->pid = 0;
-	if (e->pid)
-		log_event(LOG_LEVEL_INFO, "redis.embedded_started", "pid=%d", (int)e->pid);
-	return e->pid != 0;
+	log_event(LOG_LEVEL_INFO, "redis.embedded_started", "pid=%d", (int)e->pid);
+	return true;
 }
 
 static void
@@ -125,7 +137,8 @@ on_restart(void *arg)
 	struct embedded *e = arg;
 
 	if (!start(e))
-		timer_set(&e->restart, backoff_next(&e->backoff));
+		timer_set(&e->restart,
+			  errno == EWOULDBLOCK ? LOCKED_US : backoff_next(&e->backoff));
 }
 
 static void
@@ -150,11 +163,20 @@ on_child(evutil_socket_t sig, short what, void *arg)
 	timer_set(&e->restart, pause);
 }
 
+static char *
+path_in(const struct embedded *e, const char *file)
+{
+	size_t n = strlen(e->directory) + strlen(file) + 2;
+	char *path = xcalloc(1, n);
+
+	snprintf(path, n, "%s/%s", e->directory, file);
+	return path;
+}
+
 static bool
 take_directory(struct embedded *e, struct errmsg *why)
 {
-	char path[4352];
-	char *absolute;
+	char *absolute, *lock;
 
 	if (mkdir(e->directory, 0700) < 0 && errno != EEXIST) {
 		errmsg_set(why, ERR_BAD_REQUEST, "redis.embedded.directory: cannot make %s: %s",
@@ -166,14 +188,18 @@ take_directory(struct embedded *e, struct errmsg *why)
 		free(e->directory);
 		e->directory = absolute;
 	}
-	snprintf(path, sizeof(path), "%s/coordd.lock", e->directory);
-	e->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	e->log = path_in(e, "redis.log");
+	e->redis_lock = path_in(e, "redis.lock");
+	lock = path_in(e, "coordd.lock");
+	e->lock_fd = open(lock, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	if (e->lock_fd < 0 || flock(e->lock_fd, LOCK_EX | LOCK_NB) < 0) {
-		errmsg_set(why, ERR_BAD_REQUEST, "redis.embedded.directory: %s: %s", path,
+		errmsg_set(why, ERR_BAD_REQUEST, "redis.embedded.directory: %s: %s", lock,
 			   errno == EWOULDBLOCK ? "another coordd uses this directory"
 						: strerror(errno));
+		free(lock);
 		return false;
 	}
+	free(lock);
 	return true;
 }
 
@@ -215,9 +241,12 @@ embedded_new(struct loop *loop, const struct embedded_config *cfg, struct errmsg
 		event_new(loop_base(loop), SIGCHLD, EV_SIGNAL | EV_PERSIST, on_child, e);
 	event_add(e->on_sigchld, NULL);
 	if (!start(e)) {
-		errmsg_set(why, ERR_INTERNAL, "cannot start %s: %s", cfg->binary,
-			   strerror(errno));
-		goto fail;
+		if (errno != EWOULDBLOCK) {
+			errmsg_set(why, ERR_INTERNAL, "cannot start %s: %s", cfg->binary,
+				   strerror(errno));
+			goto fail;
+		}
+		timer_set(&e->restart, LOCKED_US);
 	}
 	buf_done(&socket);
 	return e;
@@ -267,6 +296,8 @@ embedded_free(struct embedded *e)
 	buf_done(&e->conf);
 	free(e->binary);
 	free(e->directory);
+	free(e->log);
+	free(e->redis_lock);
 	free(e->url);
 	free(e);
 }

@@ -106,8 +106,7 @@ link_move(struct store *s, enum link_state to)
 	s->state = to;
 }
 
-/* Telling
- * ---------------------------------------------------------------------------------------- */
+/* Telling -------------------------------------------------------------------------------------- */
 
 static void
 tell(struct store *s, struct call *call, enum err err, const struct reply *reply)
@@ -227,8 +226,7 @@ link_leave(struct store *s, const char *why)
 		loop_defer(s->loop, &s->doom, on_doom, s);
 }
 
-/* Adapter
- * ---------------------------------------------------------------------------------------- */
+/* Adapter -------------------------------------------------------------------------------------- */
 
 static bool
 has_output(const struct store *s)
@@ -316,8 +314,7 @@ lost(struct store *s, const redisAsyncContext *ac)
 	link_down(s, why);
 }
 
-/* Handshake
- * -------------------------------------------------------------------------------------- */
+/* Handshake ------------------------------------------------------------------------------------ */
 
 /* `value` gets what stands behind `name:` in INFO's text, "" when there is no such line. */
 static void
@@ -594,8 +591,7 @@ link_connect(void *arg)
 	timer_set(&s->deadline, s->connect_timeout_us);
 }
 
-/* Calls
- * ------------------------------------------------------------------------------------------ */
+/* Calls ---------------------------------------------------------------------------------------- */
 
 /* When the oldest call is overdue. Its time begins when Redis is done with those before it, and
  * a long answer takes the time that it takes: only silence counts. */
@@ -753,8 +749,7 @@ store_run(struct store *s, enum script script, unsigned nkeys, struct args *args
 	buf_clear(&args->buf);
 }
 
-/* What it is
- * ------------------------------------------------------------------------------------- */
+/* What it is ----------------------------------------------------------------------------------- */
 
 bool
 store_is_ready(const struct store *s)

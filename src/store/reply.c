@@ -42,8 +42,7 @@ reply_int(const struct reply *r, int64_t otherwise)
 	return end != text + r->str.n || errno ? otherwise : v;
 }
 
-/* Building
- * --------------------------------------------------------------------------------------- */
+/* Building ------------------------------------------------------------------------------------- */
 
 enum { BLOCK = 4096, MAX_ELEMENTS = 1 << 20 };
 

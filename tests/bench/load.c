@@ -530,8 +530,16 @@ load_message(struct conn *c, const char *token, size_t len, uint64_t seq)
 	memcpy(t->text, token, len);
 	t->len = (unsigned)len;
 	c->n_tokens++;
+	progress_ns = now_ns();
 	if (!bitmap_add(&received, seq))
 		doubled++;
+}
+
+void
+load_acked(struct op *op, unsigned n)
+{
+	op->done += n;
+	acked += n;
 }
 
 void
@@ -575,7 +583,6 @@ on_taken(struct conn *c)
 static void
 on_acked(struct conn *c, const struct op *op)
 {
-	acked += op->done;
 	unsettled += op->n - op->done;
 	if (c->role == CLIENT) {
 		latency_add(now_ns() - c->begun_ns);
@@ -592,14 +599,14 @@ op_reply(struct conn *c, struct op *op)
 {
 	struct op done;
 
+	if (op->kind != OP_TAKE) /* which may have brought nothing */
+		progress_ns = now_ns();
 	if (--op->replies)
 		return;
 	done = *op;
 	op->kind = OP_NONE;
 	if (peer->in_order)
 		c->first = (c->first + 1) % c->n_ops;
-	if (done.kind != OP_TAKE || c->n_tokens)
-		progress_ns = now_ns(); /* an empty take is none */
 	switch (done.kind) {
 	case OP_SETUP:
 		n_setup--;

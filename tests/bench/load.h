@@ -104,6 +104,8 @@ void op_reply(struct conn *c, struct op *op);
 /* What replies say. */
 void load_sent(uint64_t seq, bool accepted);
 void load_message(struct conn *c, const char *token, size_t len, uint64_t seq);
+/* Of the messages that `op` acks, `n` more are. */
+void load_acked(struct op *op, unsigned n);
 void load_counted(uint64_t left);
 
 /* A body of BODY_BYTES that carries `seq`, and the way back. */

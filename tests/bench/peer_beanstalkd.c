@@ -108,7 +108,7 @@ beanstalkd_reply(struct conn *c, const char *data, size_t len)
 			load_die("beanstalkd: %s", text);
 		break;
 	case OP_ACK:
-		op->done += starts_with(text, "DELETED");
+		load_acked(op, starts_with(text, "DELETED"));
 		break;
 	case OP_COUNT:
 		load_counted(stat_of(data + used, body, "current-jobs-ready: ") +

@@ -401,12 +401,10 @@ on_result(struct conn *c, struct op *op, const uint8_t *p, const uint8_t *end)
 		}
 		break;
 	case OP_ACK: /* bool, or an array of it */
-		op->done = *p == 0xc3;
-		if (h.type == LIST) {
-			op->done = 0;
-			for (uint64_t i = 0; i < h.value; i++)
-				op->done += p[h.bytes + i] == 0xc3;
-		}
+		if (h.type != LIST)
+			load_acked(op, *p == 0xc3);
+		for (uint64_t i = 0; h.type == LIST && i < h.value; i++)
+			load_acked(op, p[h.bytes + i] == 0xc3);
 		break;
 	case OP_COUNT:
 		load_counted(need(p, end, "size", NUMBER, &at).value +

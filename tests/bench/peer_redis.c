@@ -126,7 +126,7 @@ redis_reply(struct conn *c, const char *data, size_t len)
 			load_message(c, "", 0, body_read(p - number - 2, (size_t)number));
 		break;
 	case OP_ACK:
-		op->done = full;
+		load_acked(op, full);
 		break;
 	case OP_COUNT:
 		load_counted((uint64_t)number);

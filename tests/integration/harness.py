@@ -739,7 +739,7 @@ def to_yaml(value, indent=""):
 def _scalar(value):
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, str) and not re.fullmatch(r"[A-Za-z0-9_.]+", value):
+    if isinstance(value, str) and not re.fullmatch(r"[0-9]*[A-Za-z_][A-Za-z0-9_.]*", value):
         return f'"{value}"'
     return str(value)
 

@@ -41,13 +41,20 @@ def test_a_send_wakes_a_receiver_parked_at_another_broker(queue, there):
     lags = []
     for i in range(10):
         parked = there.park()
-        wait_until(lambda: queue.stats()["consumers"] == 1, 3, "the receiver is known here")
         begun = time.monotonic()
         queue.send(f"m{i}")
         received = parked.result(within(2))
         lags.append(time.monotonic() - begun)
         assert there.ack(received)
     assert statistics.median(lags) < within(0.1), lags
+
+
+def test_consumers_are_counted_over_all_brokers(queue, there):
+    parked = there.park()
+    wait_until(lambda: queue.stats()["consumers"] == 1, 3, "the receiver is counted here")
+    queue.send("m1")
+    assert parked.result(within(2)).id == "m1"
+    wait_until(lambda: queue.stats()["consumers"] == 0, 5, "the receiver is gone")
 
 
 def test_a_delayed_message_wakes_a_receiver_parked_at_another_broker(queue, there):

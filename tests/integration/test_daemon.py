@@ -166,9 +166,9 @@ def refuses_to_serve(broker):
             return True
         try:
             client = broker.connect("unix")
-        except OSError:
-            return False
-        refusal = client.refused("send", Queue(client, AGENT).sending())
+            refusal = client.refused("send", Queue(client, AGENT).sending())
+        except (OSError, Closed):
+            return False  # not yet there, or on its way out
         assert (refusal.code, refusal.applied) == ("unavailable", "no")
         return broker.logged("redis.refused") or any(
             line.get("level") in ("error", "warning") for line in broker.log()
@@ -228,9 +228,10 @@ def test_every_key_begins_with_the_prefix(start_redis, make_broker):
     redis = start_redis()
     broker = make_broker(redis, config={"redis": {"key_prefix": "mine"}}).start()
     queue = Queue(broker.connect(), AGENT)
+    queue.kill()
     queue.send_all([f"m{i}" for i in range(5)])
     queue.take_one()
-    queue.kill()
+    queue.send(delay=60)
     queue.configure(queue_size=10)
     keys = redis.command("KEYS", "*")
     assert keys and all(key.startswith("mine") for key in keys), keys

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from harness import Queue, ids_of, seconds_of, wait_for_time, wait_until
+from harness import ids_of, seconds_of, wait_for_time, wait_until
 
 
 def dead_ids(queue, **params):
@@ -221,11 +221,3 @@ def test_a_purge_takes_the_ones_named(queue, dead, by):
 def test_a_purge_takes_the_oldest_up_to_its_limit(queue, dead):
     assert purge(queue, limit=4) == 4
     assert dead_ids(queue) == ["m4", "m5"]
-
-
-def test_the_oldest_dead_letters_leave_when_only_so_many_are_kept(own):
-    broker = own(queues={"defaults": {"dead_letter_max": 3}})
-    queue = Queue(broker.connect(), {"type": "w"})
-    for i in range(5):
-        queue.kill(f"m{i}")
-    assert dead_ids(queue) == ["m2", "m3", "m4"]

@@ -48,8 +48,7 @@ struct fake_store {
 	struct store store;
 };
 
-/* Replies
- * ---------------------------------------------------------------------------------------- */
+/* Replies -------------------------------------------------------------------------------------- */
 
 static void *
 take(struct fake_store *f, size_t n)
@@ -113,8 +112,7 @@ fake_reply_err(struct fake_store *f, enum err err)
 	return fake_reply_nil(f);
 }
 
-/* Calls
- * ------------------------------------------------------------------------------------------ */
+/* Calls ---------------------------------------------------------------------------------------- */
 
 /* Take "$LENGTH\r\nBYTES\r\n" apart. */
 static struct str *
@@ -244,8 +242,7 @@ store_saw_time(struct store *s, uint64_t redis_us)
 	(void)redis_us;
 }
 
-/* What tests ask of it
- * --------------------------------------------------------------------------- */
+/* What tests ask of it ------------------------------------------------------------------------- */
 
 struct fake_store *
 fake_store_new(struct loop *loop)

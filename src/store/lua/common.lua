@@ -26,4 +26,4 @@ end
 local changed = false
 
 -- Defined by helpers.lua, which tick includes only where it needs them: a function costs as much as a command.
-local LISTS, save, wake_by, settings, failed_once_more, is_expired, list_of, bury, put_delayed, push_each, promote
+local LISTS, save, wake_by, settings, failed_once_more, is_expired, list_of, bury, put_delayed, push_each, promote, ring

@@ -50,8 +50,10 @@ end
 local ids
 if only_ids then
 	ids = {}
+	local named = {}
 	for i = 8, #ARGV do
-		if call('ZSCORE', base .. ':x', ARGV[i]) then
+		if not named[ARGV[i]] and call('ZSCORE', base .. ':x', ARGV[i]) then
+			named[ARGV[i]] = true
 			ids[#ids + 1] = ARGV[i]
 		end
 	end
@@ -84,6 +86,9 @@ for i = 1, #ids do
 end
 if #gone > 0 then
 	push_each('RPUSH', lists)
+	if redrive and band(flags, 1) == 0 then
+		ring()
+	end
 	pcall('ZREM', base .. ':x', unpack(gone))
 	pcall('HDEL', base .. ':X', unpack(gone))
 	last = now

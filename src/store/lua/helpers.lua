@@ -108,3 +108,14 @@ function promote(limit)
 	changed = true
 	return #due, #due == limit
 end
+
+-- Every broker whose receivers wait here has something to look for.
+function ring()
+	local waiting_brokers = pcall('HKEYS', base .. ':w')
+	for i = 1, #waiting_brokers do
+		pcall('PUBLISH', P .. ':bell:' .. waiting_brokers[i], name)
+	end
+	if #waiting_brokers > 0 then
+		pcall('DEL', base .. ':w')
+	end
+end

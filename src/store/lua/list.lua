@@ -4,7 +4,7 @@
 -- ARGV	[1] every name begins with this  [2] and is after this ('' from the start)  [3] at most so many
 -- Reply the names
 local from = '[' .. ARGV[1]
-if ARGV[2] ~= '' then
+if ARGV[2] > ARGV[1] then
 	from = '(' .. ARGV[2]
 end
 local found = redis.call('ZRANGEBYLEX', KEYS[1], from, '+', 'LIMIT', 0, ARGV[3])

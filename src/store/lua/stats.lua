@@ -1,15 +1,16 @@
 -- stats: the numbers of queues.
 --
 -- KEYS	none
--- ARGV	[1] prefix  [2] namespace  [3] queue size of the broker's configuration  [4...] names of queues (at most 200)
--- Reply for each >I7I7I7I7I7I7I7I7I7BI5: ready 9, 5, 1, delayed, reserved, dead, bytes, enqueued-at of the oldest head
---	(0 none), time, 1 when paused, capacity
+-- ARGV	[1] prefix  [2] namespace  [3] queue size of the broker's configuration  [4] this broker  [5...] names of queues
+--	(at most 200)
+-- Reply for each >I7I7I7I7I7I7I7I7I7BI5I4: ready 9, 5, 1, delayed, reserved, dead, bytes, enqueued-at of the oldest head
+--	(0 none), time, 1 when paused, capacity, receivers that wait at other brokers
 local call = redis.call
 local P, ns = ARGV[1], ARGV[2]
 local t = call('TIME')
 local now = t[1] * 1000000 + t[2]
 local out = {}
-for i = 4, #ARGV do
+for i = 5, #ARGV do
 	local base = P .. ':q:' .. ARGV[i]
 	local n = {}
 	local oldest = 0
@@ -35,7 +36,15 @@ for i = 4, #ARGV do
 		local size = over[j] and string.match(over[j], '^%d+')
 		capacity = size or capacity
 	end
-	out[#out + 1] = struct.pack('>I7I7I7I7I7I7I7I7I7BI5', n[1], n[2], n[3], call('ZCARD', base .. ':d'), reserved,
-		call('ZCARD', base .. ':x'), bytes, oldest, now, bit.band(flags, 1), tonumber(capacity))
+	local elsewhere = 0
+	local brokers = call('HGETALL', base .. ':w')
+	for j = 1, #brokers, 2 do
+		if brokers[j] ~= ARGV[4] then
+			local _, count = struct.unpack('>I7H', brokers[j + 1])
+			elsewhere = elsewhere + count
+		end
+	end
+	out[#out + 1] = struct.pack('>I7I7I7I7I7I7I7I7I7BI5I4', n[1], n[2], n[3], call('ZCARD', base .. ':d'), reserved,
+		call('ZCARD', base .. ':x'), bytes, oldest, now, bit.band(flags, 1), tonumber(capacity), elsewhere)
 end
 return out

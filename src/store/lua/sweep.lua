@@ -130,6 +130,9 @@ end
 -- When next? ------------------------------------------------------------------------------------------------
 
 local ready = pcall('LLEN', base .. ':9') + pcall('LLEN', base .. ':5') + pcall('LLEN', base .. ':1')
+if ready > 0 and band(flags, 1) == 0 then
+	ring()
+end
 local delayed = pcall('ZRANGE', base .. ':d', 0, 0, 'WITHSCORES')
 local forget_at = last + policy[8]
 if ready == 0 and reserved == 0 and not delayed[1] and pcall('ZCARD', base .. ':x') == 0 and band(flags, 1) == 0 then

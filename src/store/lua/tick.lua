@@ -5,8 +5,9 @@
 -- see what it asked later while it is unanswered.
 --
 -- KEYS	[1] base
--- ARGV	[1] header >HHHBI7: settles, sends, runs, flags (1 delays follow, 2 one priority, 4 settles other than
---	acks), bytes of all acks
+-- ARGV	[1] header >HHHBI7c18I7H: settles, sends, runs, flags (1 delays follow, 2 one priority, 4 settles other than
+--	acks, 8 receivers of this broker will go on waiting: note it, 16 look whether others were passed over),
+--	bytes of all acks, this broker, how long it has waited, how many of its receivers do
 --	[2] prefix  [3] namespace  [4] policy, see POLICY
 --	[5] random bytes, 16 for each message that may be handed out  [6] runs, >I7BHI4I4 each: visibility
 --	timeout, bucket width as a power of two, how many, byte limit (0 none), bytes to add per message
@@ -15,7 +16,7 @@
 --	deadline so far, F error
 --	then the digests (when the window is not 0), the items, the delays ('' for none)
 -- Reply [1] >I7I7I4I7I4B: time, fence before the first, epoch, next wake, ready, flags (1 more are ready
---	than fitted in the reply, 2 paused); then >H for each run: how many it got
+--	than fitted in the reply, 2 paused, 4 others were passed over: nothing was handed out, they are rung); then >H for each run: how many it got
 --	[2] a character for each settle: 1 done, 0 no such token; '' when all are done
 --	[3] a character for each send: 0 stored, 1 queue full, 2 duplicate; '' when all are stored
 --	[4] >I7 for each X: the deadline in force, 0 none
@@ -25,7 +26,7 @@
 -- include common
 local nsettle, nsend, nrun, how, acked_bytes = unpk('>HHHBI7', ARGV[1])
 
-if how >= 4 or (wake ~= 0 and now >= wake) or band(how, 1) ~= 0 then
+if band(how, 4) ~= 0 or (wake ~= 0 and now >= wake) or band(how, 1) ~= 0 then
 -- include helpers
 end
 if wake ~= 0 and now >= wake then
@@ -33,7 +34,7 @@ if wake ~= 0 and now >= wake then
 end
 
 local size, retries, backoff_base, factor, backoff_max, jitter, window, forget
-if nsend > 0 or how >= 4 then
+if nsend > 0 or band(how, 4) ~= 0 then
 	size, retries, backoff_base, factor, backoff_max, jitter, window, forget = unpk(POLICY, ARGV[4])
 	local over = call('HMGET', P .. ':settings', ns, name)
 	if over[1] or over[2] then
@@ -267,9 +268,19 @@ end
 local reply = { '', '', '', '' }
 local fence, epoch, more = counter, 0, 0
 local counts = ''
+local yields = false
+
+if band(how, 16) ~= 0 then
+	-- Another broker whose receivers have waited for half a second goes first.
+	local me = sub(ARGV[1], 15, 32)
+	local others = call('HGETALL', base .. ':w')
+	for i = 1, #others, 2 do
+		yields = yields or (others[i] ~= me and unpk('>I7', others[i + 1]) < now - 500000)
+	end
+end
 
 local fresh = to2 - from2 + to1 - from1 + to0 - from0 + 3
-if nrun > 0 and band(flags, 1) == 0 and nhigh + nnormal + nlow + fresh > 0 then
+if nrun > 0 and band(flags, 1) == 0 and not yields and nhigh + nnormal + nlow + fresh > 0 then
 	epoch = call('HGET', P .. ':sweep', 'epoch') or '0'
 	local random, budget, handed, pos = ARGV[5], 1048576, 0, 1
 	for _ = 1, nrun do
@@ -412,6 +423,23 @@ for p = 2, 0, -1 do
 	end
 end
 
+-- Who waits elsewhere is rung when something is left; who waits here is noted, in the same call.
+if left > 0 and band(flags, 1) == 0 then
+	local me = sub(ARGV[1], 15, 32)
+	local others = call('HKEYS', base .. ':w')
+	for i = 1, #others do
+		if others[i] ~= me then
+			pcall('PUBLISH', P .. ':bell:' .. others[i], name)
+			pcall('HDEL', base .. ':w', others[i])
+		end
+	end
+end
+if band(how, 8) ~= 0 then
+	local me, age, count = unpk('>c18I7H', ARGV[1], 15)
+	pcall('HSET', base .. ':w', me, pack('>I7H', now - age, count))
+	pcall('PEXPIRE', base .. ':w', 3000)
+end
+
 if dead then
 	changed = true
 	for i = 1, #dead do
@@ -429,7 +457,7 @@ if changed then
 	end
 	call('SET', base .. ':s', pack(STATE, 1, flags, counter, reserved, waiting, held, wake, last, dedup_no))
 end
-reply[1] = pack('>I7I7I4I7I4B', now, fence, tonumber(epoch), wake, left, more + 2 * band(flags, 1)) .. counts
+reply[1] = pack('>I7I7I4I7I4B', now, fence, tonumber(epoch), wake, left, more + 2 * band(flags, 1) + (yields and 4 or 0)) .. counts
 if misses then
 	local chars = {}
 	for i = 1, nsettle do

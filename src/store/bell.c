@@ -1,0 +1,156 @@
+/*
+ * bell: the subscribed connection.
+ *
+ *	bell_connect()		a fresh context  <-.
+ *	on_connected()		who am I, subscribe  |
+ *	on_message()		it rings             |
+ *	bell_lost()		wait, and again    --'
+ *
+ * It rings rarely, so hiredis's own adapter and reply objects do; link.c has the fast ones.
+ */
+#include "store/bell.h"
+
+#include <hiredis/async.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/backoff.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "store/address.h"
+
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wunused-parameter"
+#include <hiredis/adapters/libevent.h>
+#pragma GCC diagnostic pop
+
+struct bell {
+	struct loop *loop;
+	struct address address;
+	char *channel;
+	const struct bell_ops *ops;
+	void *arg;
+	redisAsyncContext *ac;
+	struct backoff backoff;
+	struct timer again;
+};
+
+static void
+bell_lost(struct bell *b, const char *why)
+{
+	char text[160];
+
+	b->ac = NULL; /* hiredis frees it */
+	log_event(LOG_LEVEL_DEBUG, "redis.bell_lost", "error=%s",
+		  log_quote(text, sizeof(text), str_of(why)));
+	timer_set(&b->again, backoff_next(&b->backoff));
+}
+
+static void
+on_message(redisAsyncContext *ac, void *r, void *arg)
+{
+	struct bell *b = ac->data;
+	const redisReply *reply = r;
+
+	(void)arg;
+	if (!b || !reply || reply->type != REDIS_REPLY_ARRAY || reply->elements != 3 ||
+	    !reply->element[0]->str)
+		return;
+	if (!strcmp(reply->element[0]->str, "subscribe")) {
+		backoff_reset(&b->backoff);
+		b->ops->on_open(b->arg);
+	} else if (!strcmp(reply->element[0]->str, "message") && reply->element[2]->str) {
+		b->ops->on_ring(b->arg, (struct str){ reply->element[2]->str,
+						      (size_t)reply->element[2]->len });
+	}
+}
+
+static void
+on_connected(const redisAsyncContext *ac, int status)
+{
+	struct bell *b = ac->data;
+
+	if (!b)
+		return;
+	if (status != REDIS_OK) {
+		bell_lost(b, ac->errstr);
+		return;
+	}
+	if (*b->address.password && *b->address.user)
+		redisAsyncCommand(b->ac, NULL, NULL, "AUTH %s %s", b->address.user,
+				  b->address.password);
+	else if (*b->address.password)
+		redisAsyncCommand(b->ac, NULL, NULL, "AUTH %s", b->address.password);
+	redisAsyncCommand(b->ac, on_message, NULL, "SUBSCRIBE %s", b->channel);
+}
+
+static void
+on_disconnected(const redisAsyncContext *ac, int status)
+{
+	struct bell *b = ac->data;
+
+	(void)status;
+	if (b)
+		bell_lost(b, *ac->errstr ? ac->errstr : "connection closed");
+}
+
+static void
+bell_connect(void *arg)
+{
+	struct bell *b = arg;
+
+	/* A name that has no number yet is the link's to resolve: ours is then a number after a restart. */
+	b->ac = b->address.is_unix ? redisAsyncConnectUnix(b->address.host)
+				   : redisAsyncConnect(b->address.host, b->address.port);
+	if (!b->ac || b->ac->err) {
+		if (b->ac)
+			redisAsyncFree(b->ac);
+		bell_lost(b, "cannot connect");
+		return;
+	}
+	b->ac->data = b;
+	redisLibeventAttach(b->ac, loop_base(b->loop));
+	redisAsyncSetConnectCallback(b->ac, on_connected);
+	redisAsyncSetDisconnectCallback(b->ac, on_disconnected);
+}
+
+struct bell *
+bell_new(struct loop *loop, const struct link_config *cfg, const char *channel,
+	 const struct bell_ops *ops, void *arg)
+{
+	struct bell *b = xcalloc(1, sizeof(*b));
+
+	b->loop = loop;
+	b->channel = xstrdup(channel);
+	b->ops = ops;
+	b->arg = arg;
+	b->backoff = (struct backoff){ .min_us = cfg->reconnect_min_us, .max_us = cfg->reconnect_max_us };
+	address_read(&b->address, cfg->url, NULL);
+	address_resolve(&b->address);
+	if (*cfg->username) {
+		free(b->address.user);
+		b->address.user = xstrdup(cfg->username);
+	}
+	if (*cfg->password) {
+		free(b->address.password);
+		b->address.password = xstrdup(cfg->password);
+	}
+	timer_init(&b->again, loop, bell_connect, b);
+	timer_set(&b->again, 0);
+	return b;
+}
+
+void
+bell_free(struct bell *b)
+{
+	if (!b)
+		return;
+	timer_done(&b->again);
+	if (b->ac) {
+		b->ac->data = NULL;
+		redisAsyncFree(b->ac);
+	}
+	address_done(&b->address);
+	free(b->channel);
+	free(b);
+}

@@ -1,0 +1,24 @@
+#ifndef COORDD_STORE_BELL_H
+#define COORDD_STORE_BELL_H
+
+#include "store/link.h"
+
+/*
+ * The subscribed connection: what scripts PUBLISH for this broker (docs/REDIS.md, "Bells"). A ring may be lost while
+ * it is away, so whoever waits looks again by himself now and then; it only makes that rarely necessary.
+ */
+struct bell;
+
+struct bell_ops {
+	/* The name of a queue with something for this broker; borrowed. */
+	void (*on_ring)(void *arg, struct str name);
+	/* It is heard (again): what rang before was missed. */
+	void (*on_open)(void *arg);
+};
+
+/* Starts connecting on the next turn and keeps at it. `channel` is copied; `cfg` as for link_new(). */
+struct bell *bell_new(struct loop *loop, const struct link_config *cfg, const char *channel,
+		      const struct bell_ops *ops, void *arg);
+void bell_free(struct bell *bell);
+
+#endif
