@@ -16,7 +16,7 @@ struct settling {
 struct settlings {
 	struct request *request;
 	enum settle kind;
-	bool is_batch;
+	bool is_batch, has_done;
 	unsigned n, pending;
 	enum err err;
 	uint64_t deadline_us;
@@ -30,7 +30,8 @@ settlings_finish(struct settlings *all)
 	struct buf *b;
 
 	if (all->err) {
-		request_fail(r, all->err);
+		/* Some done and some not: as a whole, that is unknown. */
+		request_fail(r, all->has_done ? ERR_UNKNOWN : all->err);
 		free(all);
 		return;
 	}
@@ -57,6 +58,7 @@ settle_done(void *arg, enum err err, bool done, uint64_t deadline_us)
 
 	one->done = done;
 	all->deadline_us = deadline_us;
+	all->has_done = all->has_done || done;
 	if (err && all->err != ERR_UNKNOWN)
 		all->err = err;
 	if (done)
@@ -179,7 +181,7 @@ count_done(void *arg, enum err err, uint64_t count)
 	struct buf *b;
 
 	if (err) {
-		request_fail(r, err);
+		request_fail(r, count ? ERR_UNKNOWN : err);
 		return;
 	}
 	b = request_reply(r);

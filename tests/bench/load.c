@@ -707,7 +707,8 @@ phase_step(void)
 		phase_enter(DRAIN);
 		break;
 	case WARM:
-		if (now >= phase_ends_ns)
+		/* Where each write is synced, the first sends may fill a second. */
+		if (now >= phase_ends_ns && (acked || !opt.warm))
 			phase_enter(RUN);
 		break;
 	case RUN:

@@ -657,6 +657,25 @@ def test_clients_that_die_under_load_lose_nothing(lab):
     assert set(seen) == set(ids) and set(seen.values()) == {1}
 
 
+@pytest.mark.parametrize("lease", ["timeout", "connection"])
+def test_what_was_reserved_for_a_client_that_is_gone_is_released(lab, lease):
+    """Redis takes its time, the client does not."""
+    redis, broker, queue = lab
+    queue.send_all([f"m{i}" for i in range(20)])
+    impatient = queue.at(broker.connect())
+    redis.pause()
+    params = {"agent": AGENT, "visibility_timeout": 600, "lease": lease}
+    impatient.client.submit_all([("receive", params)] * 5 + [("receive_batch", {**params, "max": 5})])
+    assert impatient.client.call("ping") == "pong"
+    impatient.client.reset()
+    assert queue.client.call("ping") == "pong"
+    redis.resume()
+    wait_until(lambda: queue.counts() == (20, 0, 0, 0), 3, "all are released")
+    received = queue.take()
+    assert ids_of(received) == [f"m{i}" for i in range(20)]
+    assert {each.attempts for each in received} == {0}
+
+
 def test_a_thousand_connections_are_served(lab):
     redis, broker, queue = lab
     before = broker.resident()
@@ -701,8 +720,8 @@ def test_a_hundred_thousand_reservations_that_expire_at_once_all_come_back(lab):
     assert time.monotonic() - begun < visibility, "too slow to tell"
     assert queue.counts() == (0, 0, count, 0)
     # While they come back others are served as ever.
-    elsewhere = Queue(broker.connect(), {"type": "elsewhere"})
     wait_for_time(begun + visibility)
+    elsewhere = Queue(broker.connect(), {"type": "elsewhere"})
     lags = []
 
     def all_back():

@@ -329,6 +329,27 @@ def test_a_client_that_leaves_in_the_middle_of_receiving_loses_nothing(queue, br
     assert set(seen.values()) <= {0, 1}
 
 
+def test_answers_that_were_never_written_are_released(queue, broker):
+    """A client that does not read gets only what its socket takes."""
+    ids = [f"m{i}" for i in range(100)]
+    for each in ids:
+        queue.send(each, payload={"body": b"x" * 200_000})
+    deaf = queue.at(broker.connect())
+    params = {"agent": queue.agent, "visibility_timeout": 600}
+    deaf.client.submit_all([("receive", params)] * 100)
+    wait_until(lambda: queue.counts()[2] > 10, 5, "some are reserved for it")
+    deaf.client.reset()
+    # 100 answers are 20 MB, more than the sockets hold: what is left over comes back at once.
+    wait_until(lambda: queue.counts()[0] > 20, 3, "some are released")
+    back = []
+    while batch := queue.take(visibility_timeout=60):
+        back += batch
+    assert {each.attempts for each in back} == {0}
+    assert ids_of(back) == sorted(ids_of(back), key=ids.index)
+    ready, delayed, reserved, dead = queue.counts()
+    assert (ready, delayed, reserved, dead) == (0, 0, 100, 0)
+
+
 # -- limits
 
 

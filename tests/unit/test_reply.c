@@ -3,6 +3,7 @@
 #include <check.h>
 #include <hiredis/hiredis.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "base/buf.h"
@@ -297,8 +298,9 @@ START_TEST(durability_is_told_as_it_is)
 		struct store_info info = { .aof = cases[i].aof };
 		char message[160];
 
-		strcpy(info.version, cases[i].version);
-		strcpy(info.appendfsync, cases[i].appendfsync);
+		snprintf(info.version, sizeof(info.version), "%s", cases[i].version);
+		snprintf(info.appendfsync, sizeof(info.appendfsync), "%s",
+			 cases[i].appendfsync);
 		ck_assert_str_eq(store_durability(&info, message, sizeof(message)),
 				 cases[i].status);
 		ck_assert_ptr_nonnull(strstr(message, cases[i].word));
