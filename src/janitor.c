@@ -31,7 +31,7 @@ struct janitor {
 	struct store *store;
 	struct queues *queues;
 	struct api *api;
-	char *sweep_key, *due_key;
+	char *sweep_key, *due_key, *settings_key;
 	uint64_t grace_us;
 	struct timer ask, second;
 	bool is_asking, is_leading, has_others;
@@ -92,12 +92,14 @@ janitor_on_lead(void *arg, enum err err, const struct reply *reply)
 	struct janitor *j = arg;
 	struct str head = reply_str(reply_at(reply, 0));
 
-	if (err || head.n != 15) {
+	if (err || head.n != 23) {
 		j->is_asking = j->is_leading = false;
 		janitor_plan(j, RETRY_US);
 		return;
 	}
 	store_saw_time(j->store, unpack_uint(head.p, 7));
+	queues_set_epoch(j->queues, (uint32_t)unpack_uint(head.p + 15, 4),
+			 unpack_uint(head.p + 19, 4) > 0);
 	j->is_leading = head.p[7] & 1;
 	j->has_others = head.p[7] & 2;
 	if (!j->is_leading) {
@@ -129,11 +131,12 @@ janitor_ask(void *arg)
 	j->next_us = 0; /* what comes up from now on is noted anew */
 	args_str(&args, str_of(j->sweep_key));
 	args_str(&args, str_of(j->due_key));
+	args_str(&args, str_of(j->settings_key));
 	args_str(&args, str_of(api_instance_id(j->api)));
 	args_uint(&args, LEASE_US);
 	args_uint(&args, j->grace_us);
 	args_uint(&args, STEP);
-	store_run(j->store, SCRIPT_LEAD, 2, &args, janitor_on_lead, j);
+	store_run(j->store, SCRIPT_LEAD, 3, &args, janitor_on_lead, j);
 	args_done(&args);
 }
 
@@ -170,6 +173,7 @@ janitor_new(struct loop *loop, struct store *store, struct queues *queues, struc
 	j->grace_us = grace_us;
 	j->sweep_key = key(key_prefix, "sweep");
 	j->due_key = key(key_prefix, "due");
+	j->settings_key = key(key_prefix, "settings");
 	timer_init(&j->ask, loop, janitor_ask, j);
 	timer_init(&j->second, loop, janitor_on_second, j);
 	timer_set(&j->second, 1000000);
@@ -186,6 +190,7 @@ janitor_free(struct janitor *j)
 	timer_done(&j->second);
 	free(j->sweep_key);
 	free(j->due_key);
+	free(j->settings_key);
 	free(j);
 }
 

@@ -102,7 +102,10 @@ on_ring(void *arg, struct str name)
 {
 	struct server *srv = arg;
 
-	queues_look(srv->queues, name);
+	if (name.n)
+		queues_look(srv->queues, name);
+	else
+		queues_note_settings(srv->queues);
 }
 
 static void
@@ -250,7 +253,6 @@ open_store(struct server *srv, struct errmsg *why)
 		.pending_limit = cfg->redis.pending_limit,
 		.require_noeviction = cfg->redis.require_noeviction,
 	};
-	char channel[128];
 
 	if (cfg->redis.embedded.enabled) {
 		struct embedded_config embedded = {
@@ -272,9 +274,8 @@ open_store(struct server *srv, struct errmsg *why)
 		return false;
 	}
 	name_instance(srv);
-	snprintf(channel, sizeof(channel), "%s:bell:%s", cfg->redis.key_prefix, srv->instance_id);
 	srv->store = link_new(srv->loop, &link, &link_ops, srv);
-	srv->bell = bell_new(srv->loop, &link, channel, &bell_ops, srv);
+	srv->bell = bell_new(srv->loop, &link, srv->instance_id, &bell_ops, srv);
 	return true;
 }
 

@@ -8,18 +8,21 @@
 void
 encode_time(struct buf *b, uint64_t us)
 {
-	/* Many in one turn are of the same second. */
-	static time_t known = -1;
-	static char text[40];
+	/* Many in one turn are of the same few seconds: now, and when timeouts end. */
+	static struct {
+		time_t second;
+		char text[40];
+	} known[8];
 	time_t s = (time_t)(us / 1000000);
 	unsigned fraction = (unsigned)(us % 1000000);
+	char *text = known[s & 7].text;
 
-	if (s != known) {
+	if (s != known[s & 7].second || !*text) {
 		struct tm tm;
 
 		gmtime_r(&s, &tm);
-		strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%S.000000Z", &tm);
-		known = s;
+		strftime(text, sizeof(known[0].text), "%Y-%m-%dT%H:%M:%S.000000Z", &tm);
+		known[s & 7].second = s;
 	}
 	for (unsigned i = 25; i > 19; i--, fraction /= 10)
 		text[i] = (char)('0' + fraction % 10);

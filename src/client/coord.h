@@ -114,11 +114,11 @@ int coord_fd(const struct coord *c);
 bool coord_wants_write(const struct coord *c);
 /*
  * Move the bytes that are there; when more are left, poll(2) says so again. When the connection
- *is at its end, so are all its requests: coord_take() hands out what was answered and says
- *COORD_CLOSED of the rest.
+ * is at its end, so are all its requests: coord_take() hands out what was answered and says
+ * COORD_CLOSED of the rest.
  *
  *	COORD_OK, COORD_CLOSED, COORD_PROTOCOL, COORD_MEMORY, COORD_REFUSED (it closed the
- *connection)
+ * connection)
  */
 enum coord_status coord_on_readable(struct coord *c);
 enum coord_status coord_on_writable(struct coord *c);
@@ -136,10 +136,10 @@ enum coord_status coord_send(struct coord *c, const char *method,
 /*
  * Take the answer of request `id`. The caller owns `*reply`, which is set on COORD_OK alone;
  *`err` may be NULL and is set on every other outcome but COORD_AGAIN, after which the request
- *is gone.
+ * is gone.
  *
  *	COORD_OK, COORD_AGAIN, COORD_REFUSED, COORD_USAGE (no such request), or why the
- *connection is at its end
+ * connection is at its end
  */
 enum coord_status
 coord_take(struct coord *c, uint32_t id, struct coord_reply **reply, struct coord_error *err);

@@ -26,10 +26,10 @@
  *			is gone too: closing at once would make the kernel reset the connection,
  *			and a reset destroys what the client has not read yet
  *	conn_close()	unlinked and closed now; on_close and the memory on the next turn,
- *because this connection's own callback may be on the stack
+ *			because this connection's own callback may be on the stack
  *
  * Reading stops by not looking at the socket. It costs a system call only when bytes come in
- *the meantime: the event is removed by the first one that fires in vain.
+ * the meantime: the event is removed by the first one that fires in vain.
  *
  * Deadlines need no precision, so one timer walks over all connections about once a second and
  * an idle connection owns neither a timer nor a buffer.

@@ -340,6 +340,7 @@ queues_configure(struct queues *queues, struct str ns, struct queue *q, const st
 	struct buf b = { 0 };
 
 	*op = (struct configuring){ queues, cb, arg };
+	queues_note_settings(queues);
 	queues_flush_all(queues);
 	buf_printf(&b, "%s:settings", queues->prefix);
 	args_str(&args, buf_str(&b));
@@ -353,6 +354,9 @@ queues_configure(struct queues *queues, struct str ns, struct queue *q, const st
 	put_setting(&args, v, F(backoff_factor), "%.17g", v->backoff_factor);
 	put_setting(&args, v, F(backoff_max), "%llu", (unsigned long long)v->backoff_max);
 	put_setting(&args, v, F(backoff_jitter), "%.17g", v->backoff_jitter);
+	buf_clear(&b);
+	buf_printf(&b, "%s:bell", queues->prefix);
+	args_str(&args, buf_str(&b));
 	store_run(queues->store, SCRIPT_CONFIGURE, 1, &args, configure_on_reply, op);
 	args_done(&args);
 	buf_done(&b);

@@ -12,7 +12,7 @@
 #include "queue/tick.h"
 #include "store/keys.h"
 
-enum { MAX_IDLE = 1024 };
+enum { MAX_IDLE = 1024, SETTINGS_US = 2000000 /* by then `lead` knows of a setting */ };
 
 static void
 pack_policy(struct queues *queues)
@@ -47,6 +47,7 @@ queues_new(struct loop *loop, struct store *store, const char *key_prefix,
 	queues->store = store;
 	queues->prefix = xstrdup(key_prefix);
 	memcpy(queues->broker, broker, QUEUES_BROKER_LEN);
+	queues->has_settings = true; /* until we are told */
 	queues->ops = ops;
 	queues->arg = arg;
 	TAILQ_INIT(&queues->dirty);
@@ -64,6 +65,21 @@ queues_set_policy(struct queues *queues, const struct queue_policy *policy, size
 	queues->policy = *policy;
 	queues->max_frame = max_frame;
 	pack_policy(queues);
+}
+
+void
+queues_set_epoch(struct queues *queues, uint32_t epoch, bool has_settings)
+{
+	queues->epoch = epoch;
+	queues->has_settings =
+		has_settings || loop_now_us(queues->loop) < queues->settings_until_us;
+}
+
+void
+queues_note_settings(struct queues *queues)
+{
+	queues->has_settings = true;
+	queues->settings_until_us = loop_now_us(queues->loop) + SETTINGS_US;
 }
 
 void
@@ -270,9 +286,9 @@ queues_look(struct queues *queues, struct str name)
 	struct queue *q;
 
 	HASH_FIND(hh, queues->by_name, name.p, name.n, q);
-	if (!q || !q->nparked)
+	if (!q)
 		return;
-	q->look = true;
+	q->look = true; /* also when who waits is only on his way to park */
 	q->noted_until_us = 0; /* who rang has forgotten us */
 	queue_mark_dirty(q);
 }

@@ -42,6 +42,11 @@ struct queues *queues_new(struct loop *loop, struct store *store, const char *ke
 			  const struct queues_ops *ops, void *arg);
 void queues_free(struct queues *queues);
 void queues_set_policy(struct queues *queues, const struct queue_policy *policy, size_t max_frame);
+/* What the script `lead` told: the epoch of the sweep, and whether anybody has set anything (`configure`). Told
+ * at least every half second; a setting made here counts at once. */
+void queues_set_epoch(struct queues *queues, uint32_t epoch, bool has_settings);
+/* Somebody set something. */
+void queues_note_settings(struct queues *queues);
 /* Receivers parked now, over all queues. */
 unsigned queues_parked(const struct queues *queues);
 /* Every queue somebody waits at is asked again: after a reconnect, and every second. */

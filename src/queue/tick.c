@@ -227,12 +227,14 @@ tick_run(struct tick *t)
 	args_str(&args, (struct str){ q->base, q->base_len });
 	flags = about_waiting(t, &age_us, &waiting);
 	flags |= (t->has_delays ? 1 : 0) | (one_priority ? 2 : 0) | (t->has_others ? 4 : 0);
-	to = args_reserve(&args, 14 + QUEUES_BROKER_LEN + 9);
+	flags |= queues->has_settings ? 32 : 0;
+	to = args_reserve(&args, 18 + QUEUES_BROKER_LEN + 9);
 	to = pack_uint(to, 2, t->nsettles);
 	to = pack_uint(to, 2, t->nsends);
 	to = pack_uint(to, 2, t->nruns);
 	to = pack_uint(to, 1, flags);
 	to = pack_uint(to, 7, t->acked_bytes);
+	to = pack_uint(to, 4, queues->epoch);
 	memcpy(to, queues->broker, QUEUES_BROKER_LEN);
 	to = pack_uint(to + QUEUES_BROKER_LEN, 7, age_us);
 	pack_uint(to, 2, waiting < 65535 ? waiting : 65535);

@@ -116,6 +116,9 @@ struct queues {
 	struct queue_list dirty, idle, with_parked;
 	unsigned nidle, nparked;
 	uint64_t nreceives; /* ever */
+	uint32_t epoch;	    /* of the sweep, as last told */
+	bool has_settings;  /* scripts must read them */
+	uint64_t settings_until_us; /* one was made here: at least until then */
 	struct timer yielded; /* others had their time: look again */
 	uint64_t apart_until_us; /* Redis refuses sends: they travel alone, so that acks get through */
 	bool is_ending;

@@ -27,7 +27,7 @@
 struct bell {
 	struct loop *loop;
 	struct address address;
-	char *channel;
+	char *prefix, *own;
 	const struct bell_ops *ops;
 	void *arg;
 	redisAsyncContext *ac;
@@ -81,7 +81,8 @@ on_connected(const redisAsyncContext *ac, int status)
 				  b->address.password);
 	else if (*b->address.password)
 		redisAsyncCommand(b->ac, NULL, NULL, "AUTH %s", b->address.password);
-	redisAsyncCommand(b->ac, on_message, NULL, "SUBSCRIBE %s", b->channel);
+	redisAsyncCommand(b->ac, on_message, NULL, "SUBSCRIBE %s:bell %s:bell:%s", b->prefix,
+			  b->prefix, b->own);
 }
 
 static void
@@ -115,13 +116,14 @@ bell_connect(void *arg)
 }
 
 struct bell *
-bell_new(struct loop *loop, const struct link_config *cfg, const char *channel,
+bell_new(struct loop *loop, const struct link_config *cfg, const char *own,
 	 const struct bell_ops *ops, void *arg)
 {
 	struct bell *b = xcalloc(1, sizeof(*b));
 
 	b->loop = loop;
-	b->channel = xstrdup(channel);
+	b->prefix = xstrdup(cfg->key_prefix);
+	b->own = xstrdup(own);
 	b->ops = ops;
 	b->arg = arg;
 	b->backoff = (struct backoff){ .min_us = cfg->reconnect_min_us, .max_us = cfg->reconnect_max_us };
@@ -151,6 +153,7 @@ bell_free(struct bell *b)
 		redisAsyncFree(b->ac);
 	}
 	address_done(&b->address);
-	free(b->channel);
+	free(b->prefix);
+	free(b->own);
 	free(b);
 }

@@ -10,14 +10,14 @@
 struct bell;
 
 struct bell_ops {
-	/* The name of a queue with something for this broker; borrowed. */
+	/* The name of a queue with something for this broker, borrowed; empty: a setting was made. */
 	void (*on_ring)(void *arg, struct str name);
 	/* It is heard (again): what rang before was missed. */
 	void (*on_open)(void *arg);
 };
 
-/* Starts connecting on the next turn and keeps at it. `channel` is copied; `cfg` as for link_new(). */
-struct bell *bell_new(struct loop *loop, const struct link_config *cfg, const char *channel,
+/* Starts connecting on the next turn and keeps at it. `own` names this broker: `PREFIX:bell:OWN` is heard, and `PREFIX:bell`; `cfg` as for link_new(). */
+struct bell *bell_new(struct loop *loop, const struct link_config *cfg, const char *own,
 		      const struct bell_ops *ops, void *arg);
 void bell_free(struct bell *bell);
 

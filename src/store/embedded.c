@@ -237,6 +237,8 @@ embedded_new(struct loop *loop, const struct embedded_config *cfg, struct errmsg
 	e->url = xcalloc(1, socket.len + 8);
 	snprintf(e->url, socket.len + 8, "unix://%s", socket.data);
 	make_conf(e, cfg, socket.data);
+	/* An old one may still be ending behind this name: nobody is to reach it any more. */
+	unlink(socket.data);
 	e->on_sigchld =
 		event_new(loop_base(loop), SIGCHLD, EV_SIGNAL | EV_PERSIST, on_child, e);
 	event_add(e->on_sigchld, NULL);

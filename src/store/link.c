@@ -1,28 +1,28 @@
 /*
  * link: the command connection to Redis.
  *
- *	link_connect()		a fresh context				LINK_DOWN ->
- *LINK_CONNECTING on_connected()		who am I, what time is it, who are you?	->
- *LINK_CHECKING on_info()		acceptable: layout version, scripts on_loaded()
- *the last script is there		-> LINK_READY
- *	link_down()		lost, overdue or refused: all that was sent is unknown	->
- *LINK_DOWN
+ *	link_connect()		a fresh context				LINK_CONNECTING
+ *	on_connected()		who am I, what time is it, who are you?	LINK_CHECKING
+ *	on_info()		acceptable: layout version, scripts
+ *	on_loaded()		the last script is there		LINK_READY
+ *	link_down()		lost, overdue or refused: what was sent is unknown, LINK_DOWN
  *
  *	store_run()		a call waits for the end of the turn
  *	link_flush()		what waits is sent, with one write
  *	on_reply()		Redis answers in order: the oldest call that flies is told
  *
  * A call whose script Redis did not know did nothing. Then nothing more is sent until all
- *answers are in and the scripts are loaded again, and those calls go first, in their order. So
- *a call keeps its bytes until it is answered.
+ * answers are in and the scripts are loaded again, and those calls go first, in their order,
+ * with their script's text. So a call keeps its bytes until it is answered.
  *
  * hiredis 0.14 has no deadlines and reads 16 KiB at a time; both are done here. A context is
- *never freed inside its own callbacks: link_doom() does it when the loop is out of them.
+ * never freed inside its own callbacks: link_doom() does it when the loop is out of them.
  */
 #include "store/link.h"
 
 #include <fcntl.h>
 #include <hiredis/async.h>
+#include <hiredis/sds.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -231,7 +231,7 @@ link_leave(struct store *s, const char *why)
 static bool
 has_output(const struct store *s)
 {
-	return s->ac && *s->ac->c.obuf;
+	return s->ac && sdslen(s->ac->c.obuf) > 0;
 }
 
 /* hiredis reads 16 KiB. When it ends within a reply there is more, as a rule. */

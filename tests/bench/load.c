@@ -8,9 +8,9 @@
  *
  * Clients do send, take, ack in a circle. Producers and consumers share that work; each keeps
  * `window` requests of `batch` messages in flight. With both at 1 that is a closed loop, where
- *a consumer waits for the answer to its ack before it takes again. Otherwise ack and next take
+ * a consumer waits for the answer to its ack before it takes again. Otherwise ack and next take
  * leave in one write. Producers are at most `ahead` messages in front of the acks, so that
- *every peer works at the same depth and a queue's capacity is never met.
+ * every peer works at the same depth and a queue's capacity is never met.
  *
  * One process and one thread; the peer's name chooses one of the peer_*.c.
  */

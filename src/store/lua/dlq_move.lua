@@ -92,6 +92,7 @@ if #gone > 0 then
 	pcall('ZREM', base .. ':x', unpack(gone))
 	pcall('HDEL', base .. ':X', unpack(gone))
 	last = now
+	recount()
 	save()
 end
 local more = not only_ids and seen == #ids and #ids == 200 and moved < limit

@@ -6,7 +6,8 @@ function save()
 		exists = true
 		pcall('ZADD', P .. ':queues', 0, name)
 	end
-	call('SET', base .. ':s', pack(STATE, 1, flags, counter, reserved, waiting, held, wake, last, dedup_no))
+	call('SET', base .. ':s', pack(STATE, 1, flags, counter, reserved, waiting, held, wake, last, dedup_no,
+		nhigh, nnormal, nlow, ndelayed, told_of, told_k, told_ends))
 end
 
 -- Something happens to this queue at `at`: the sweep must look then.
@@ -74,7 +75,24 @@ end
 function put_delayed(item, at)
 	counter = counter + 1
 	pcall('ZADD', base .. ':d', at, pack('>I7', counter) .. item)
+	ndelayed = ndelayed + 1
 	wake_by(at)
+end
+
+function count_ready(list, n)
+	if list == base .. ':9' then
+		nhigh = nhigh + n
+	elseif list == base .. ':5' then
+		nnormal = nnormal + n
+	else
+		nlow = nlow + n
+	end
+end
+
+-- What the state counts, counted again.
+function recount()
+	nhigh, nnormal, nlow = pcall('LLEN', base .. ':9'), pcall('LLEN', base .. ':5'), pcall('LLEN', base .. ':1')
+	ndelayed = pcall('ZCARD', base .. ':d')
 end
 
 function push_each(command, lists)
@@ -83,6 +101,7 @@ function push_each(command, lists)
 		for i = 1, n, 1000 do
 			pcall(command, key, unpack(items, i, math.min(i + 999, n)))
 		end
+		count_ready(key, n)
 	end
 end
 
@@ -105,6 +124,7 @@ function promote(limit)
 	end
 	push_each('RPUSH', lists)
 	pcall('ZREMRANGEBYRANK', base .. ':d', 0, #due - 1)
+	ndelayed = ndelayed - #due
 	changed = true
 	return #due, #due == limit
 end
@@ -118,4 +138,5 @@ function ring()
 	if #waiting_brokers > 0 then
 		pcall('DEL', base .. ':w')
 	end
+	flags = flags - band(flags, 2)
 end

@@ -10,6 +10,7 @@ local n = call('LLEN', base .. ':9') + call('LLEN', base .. ':5') + call('LLEN',
 if n > 0 then
 	pcall('UNLINK', base .. ':9', base .. ':5', base .. ':1', base .. ':d')
 	waiting = 0
+	recount()
 	last = now
 	save()
 end

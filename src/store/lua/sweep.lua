@@ -129,7 +129,10 @@ end
 
 -- When next? ------------------------------------------------------------------------------------------------
 
-local ready = pcall('LLEN', base .. ':9') + pcall('LLEN', base .. ':5') + pcall('LLEN', base .. ':1')
+recount()
+local ready = nhigh + nnormal + nlow
+-- The bucket that was told last may have been dropped above: tell it again.
+told_of = 0
 if ready > 0 and band(flags, 1) == 0 then
 	ring()
 end

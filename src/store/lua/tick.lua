@@ -5,9 +5,9 @@
 -- see what it asked later while it is unanswered.
 --
 -- KEYS	[1] base
--- ARGV	[1] header >HHHBI7c18I7H: settles, sends, runs, flags (1 delays follow, 2 one priority, 4 settles other than
---	acks, 8 receivers of this broker will go on waiting: note it, 16 look whether others were passed over),
---	bytes of all acks, this broker, how long it has waited, how many of its receivers do
+-- ARGV	[1] header >HHHBI7I4c18I7H: settles, sends, runs, flags (1 delays follow, 2 one priority, 4 settles other than
+--	acks, 8 receivers of this broker will go on waiting: note it, 16 look whether others were passed over, 32 there are
+--	settings), bytes of all acks, epoch of the sweep, this broker, how long it has waited, how many of its receivers do
 --	[2] prefix  [3] namespace  [4] policy, see POLICY
 --	[5] random bytes, 16 for each message that may be handed out  [6] runs, >I7BHI4I4 each: visibility
 --	timeout, bucket width as a power of two, how many, byte limit (0 none), bytes to add per message
@@ -24,7 +24,7 @@
 --
 -- This is the hot path: no function and no table is made that the common case does not need.
 -- include common
-local nsettle, nsend, nrun, how, acked_bytes = unpk('>HHHBI7', ARGV[1])
+local nsettle, nsend, nrun, how, acked_bytes, epoch = unpk('>HHHBI7I4', ARGV[1])
 
 if band(how, 4) ~= 0 or (wake ~= 0 and now >= wake) or band(how, 1) ~= 0 then
 -- include helpers
@@ -36,8 +36,8 @@ end
 local size, retries, backoff_base, factor, backoff_max, jitter, window, forget
 if nsend > 0 or band(how, 4) ~= 0 then
 	size, retries, backoff_base, factor, backoff_max, jitter, window, forget = unpk(POLICY, ARGV[4])
-	local over = call('HMGET', P .. ':settings', ns, name)
-	if over[1] or over[2] then
+	local over = band(how, 32) ~= 0 and call('HMGET', P .. ':settings', ns, name)
+	if over and (over[1] or over[2]) then
 		local v = { size, retries, backoff_base, factor, backoff_max, jitter }
 		for i = 1, 2 do
 			local n = 0
@@ -128,6 +128,7 @@ for i = 1, nsettle do
 					back[#back + 1] = { string.match(bucket, '%d+') * 256 + byte(field), item }
 				elseif delay <= 0 then
 					pcall('RPUSH', list_of(item), item)
+					count_ready(list_of(item), 1)
 				else
 					put_delayed(item, now + delay)
 				end
@@ -144,23 +145,20 @@ if back then
 	end)
 	for i = 1, #back do
 		pcall('LPUSH', list_of(back[i][2]), back[i][2])
+		count_ready(list_of(back[i][2]), 1)
 	end
 end
 
 -- Send ---------------------------------------------------------------------------------------------------
 
 local high, normal, low = base .. ':9', base .. ':5', base .. ':1'
-local nhigh, nnormal, nlow = 0, 0, 0
-if nsend > 0 or nrun > 0 then
-	nhigh, nnormal, nlow = call('LLEN', high), call('LLEN', normal), call('LLEN', low)
-end
 local sent, dead
 -- What was sent just now and waits to be handed out or stored: of each priority values[from .. to].
 local from2, to2, from1, to1, from0, to0 = 1, 0, 1, 0, 1, 0
 local values2, values1, values0
 
 if nsend > 0 then
-	local room = size - (nhigh + nnormal + nlow + call('ZCARD', base .. ':d') + reserved)
+	local room = size - (nhigh + nnormal + nlow + ndelayed + reserved)
 	if room < nsend then
 		-- It looks full: what has expired at the heads makes room.
 		for _, list in ipairs({ high, normal, low }) do
@@ -177,7 +175,7 @@ if nsend > 0 then
 			end
 		end
 		if dead then
-			nhigh, nnormal, nlow = call('LLEN', high), call('LLEN', normal), call('LLEN', low)
+			nhigh, nnormal, nlow = pcall('LLEN', high), pcall('LLEN', normal), pcall('LLEN', low)
 		end
 	end
 	local plain = room >= nsend
@@ -266,13 +264,13 @@ end
 -- Receive ------------------------------------------------------------------------------------------------
 
 local reply = { '', '', '', '' }
-local fence, epoch, more = counter, 0, 0
+local fence, more = counter, 0
 local counts = ''
 local yields = false
 
 if band(how, 16) ~= 0 then
 	-- Another broker whose receivers have waited for half a second goes first.
-	local me = sub(ARGV[1], 15, 32)
+	local me = sub(ARGV[1], 19, 36)
 	local others = call('HGETALL', base .. ':w')
 	for i = 1, #others, 2 do
 		yields = yields or (others[i] ~= me and unpk('>I7', others[i + 1]) < now - 500000)
@@ -281,7 +279,6 @@ end
 
 local fresh = to2 - from2 + to1 - from1 + to0 - from0 + 3
 if nrun > 0 and band(flags, 1) == 0 and not yields and nhigh + nnormal + nlow + fresh > 0 then
-	epoch = call('HGET', P .. ':sweep', 'epoch') or '0'
 	local random, budget, handed, pos = ARGV[5], 1048576, 0, 1
 	for _ = 1, nrun do
 		local timeout, k, count, limit, overhead
@@ -370,13 +367,14 @@ if nrun > 0 and band(flags, 1) == 0 and not yields and nhigh + nnormal + nlow + 
 					end
 					pcall('LPUSH', list, unpack(rest))
 				end
-				local left = call('LLEN', list)
+				-- Fewer than were counted: somebody else was at the list.
+				local gone = #items == 0 and 1e9 or i - 1
 				if list == high then
-					nhigh = left
+					nhigh = math.max(0, nhigh - gone)
 				elseif list == normal then
-					nnormal = left
+					nnormal = math.max(0, nnormal - gone)
 				else
-					nlow = left
+					nlow = math.max(0, nlow - gone)
 				end
 			end
 		end
@@ -388,8 +386,10 @@ if nrun > 0 and band(flags, 1) == 0 and not yields and nhigh + nnormal + nlow + 
 			for b = 1, #buckets do
 				local bucket = buckets[b][1] .. '.' .. epoch .. '.' .. k .. '.' .. ends
 				local where = base .. ':r' .. bucket
-				if pcall('HSET', where, unpack(buckets[b][2])) == pcall('HLEN', where) then
+				pcall('HSET', where, unpack(buckets[b][2]))
+				if buckets[b][1] ~= told_of or ends ~= told_ends or k ~= told_k then
 					pcall('ZADD', base .. ':b', at, bucket)
+					told_of, told_ends, told_k = buckets[b][1], ends, k
 				end
 			end
 			if wake == 0 or at < wake then
@@ -419,13 +419,25 @@ for p = 2, 0, -1 do
 			waiting = waiting + #values[i]
 		end
 		pcall('RPUSH', list, unpack(values, from, to))
-		left = left + to - from + 1
+		local n = to - from + 1
+		left = left + n
+		if p == 2 then
+			nhigh = nhigh + n
+		elseif p == 1 then
+			nnormal = nnormal + n
+		else
+			nlow = nlow + n
+		end
 	end
 end
 
--- Who waits elsewhere is rung when something is left; who waits here is noted, in the same call.
-if left > 0 and band(flags, 1) == 0 then
-	local me = sub(ARGV[1], 15, 32)
+-- Who waits elsewhere is rung when something is left; who waits here is noted, in the same call. Only a queue that
+-- exists can say whether somebody waits: a new one has to look.
+if not exists and changed and call('EXISTS', base .. ':w') == 1 then
+	flags = bor(flags, 2)
+end
+if left > 0 and band(flags, 3) == 2 then
+	local me = sub(ARGV[1], 19, 36)
 	local others = call('HKEYS', base .. ':w')
 	for i = 1, #others do
 		if others[i] ~= me then
@@ -433,11 +445,17 @@ if left > 0 and band(flags, 1) == 0 then
 			pcall('HDEL', base .. ':w', others[i])
 		end
 	end
+	flags = flags - 2
+	changed = true
 end
 if band(how, 8) ~= 0 then
-	local me, age, count = unpk('>c18I7H', ARGV[1], 15)
+	local me, age, count = unpk('>c18I7H', ARGV[1], 19)
 	pcall('HSET', base .. ':w', me, pack('>I7H', now - age, count))
 	pcall('PEXPIRE', base .. ':w', 3000)
+	if exists and band(flags, 2) == 0 then
+		flags = flags + 2
+		changed = true
+	end
 end
 
 if dead then
@@ -455,9 +473,10 @@ if changed then
 	if not exists then
 		pcall('ZADD', P .. ':queues', 0, name)
 	end
-	call('SET', base .. ':s', pack(STATE, 1, flags, counter, reserved, waiting, held, wake, last, dedup_no))
+	call('SET', base .. ':s', pack(STATE, 1, flags, counter, reserved, waiting, held, wake, last, dedup_no,
+		nhigh, nnormal, nlow, ndelayed, told_of, told_k, told_ends))
 end
-reply[1] = pack('>I7I7I4I7I4B', now, fence, tonumber(epoch), wake, left, more + 2 * band(flags, 1) + (yields and 4 or 0)) .. counts
+reply[1] = pack('>I7I7I4I7I4B', now, fence, epoch, wake, left, more + 2 * band(flags, 1) + (yields and 4 or 0)) .. counts
 if misses then
 	local chars = {}
 	for i = 1, nsettle do
