@@ -19,9 +19,10 @@
 
 enum {
 	LEASE_US = 500000,
-	SLEEP_MIN_US = 2000,	 /* so that a busy queue does not make us spin */
-	SLEEP_MAX_US = 250000,	 /* a leader's */
-	SLEEP_OTHERS_US = 30000, /* a leader's while other brokers are there: what is due at their queues it is not told */
+	SLEEP_MIN_US = 2000,   /* so that a busy queue does not make us spin */
+	SLEEP_MAX_US = 250000, /* a leader's */
+	SLEEP_OTHERS_US =
+		30000, /* a leader's while other brokers are there: what is due at their queues it is not told */
 	RETRY_US = 500000,
 	STEP = 64, /* queues asked for at once */
 };
@@ -112,7 +113,8 @@ janitor_on_lead(void *arg, enum err err, const struct reply *reply)
 	j->pending++;
 	for (uint32_t i = 1; i < reply->count; i++) {
 		j->pending++;
-		if (!queues_sweep_name(j->queues, reply_str(reply_at(reply, i)), janitor_on_swept, j))
+		if (!queues_sweep_name(j->queues, reply_str(reply_at(reply, i)),
+				       janitor_on_swept, j))
 			j->pending--;
 	}
 	j->pending--;

@@ -38,7 +38,8 @@ struct server {
 	struct event *on_term, *on_int, *on_hup;
 	struct timer drain, announce;
 	struct bell *bell;
-	char instance_id[QUEUES_BROKER_LEN + 1]; /* random, of this process: "b-" and 16 characters */
+	char instance_id[QUEUES_BROKER_LEN +
+			 1]; /* random, of this process: "b-" and 16 characters */
 	bool is_draining, is_closing, is_announced;
 	uint64_t drain_until_us;
 	int status;
@@ -59,7 +60,8 @@ announce(void *arg)
 	srv->is_announced = true;
 	timer_clear(&srv->announce);
 	store_info(srv->store, &info);
-	log_event(LOG_LEVEL_INFO, "server.ready", "listen=\"%s\" redis=%s version=" COORDD_VERSION,
+	log_event(LOG_LEVEL_INFO, "server.ready",
+		  "listen=\"%s\" redis=%s version=" COORDD_VERSION,
 		  listeners_text(srv->listeners), info.ready ? info.version : "down");
 	if (info.ready && strcmp(store_durability(&info, message, sizeof(message)), "ok") != 0)
 		log_event(LOG_LEVEL_WARNING, "redis.persistence", "problem=%s",
@@ -160,8 +162,8 @@ on_stop_signal(evutil_socket_t sig, short what, void *arg)
 		loop_stop(srv->loop);
 		return;
 	}
-	log_event(LOG_LEVEL_INFO, "server.drain", "signal=%d connections=%u in_flight=%u", (int)sig,
-		  conns_count(srv->conns), api_in_flight(srv->api));
+	log_event(LOG_LEVEL_INFO, "server.drain", "signal=%d connections=%u in_flight=%u",
+		  (int)sig, conns_count(srv->conns), api_in_flight(srv->api));
 	srv->is_draining = true;
 	srv->drain_until_us = loop_now_us(srv->loop) + srv->cfg->server.drain_timeout_us;
 	listeners_free(srv->listeners);
@@ -177,7 +179,8 @@ on_hup(evutil_socket_t sig, short what, void *arg)
 	(void)sig;
 	(void)what;
 	(void)arg;
-	log_event(LOG_LEVEL_NOTICE, "config.kept", "reason=\"a restart is needed to read it again\"");
+	log_event(LOG_LEVEL_NOTICE, "config.kept",
+		  "reason=\"a restart is needed to read it again\"");
 }
 
 /* Build ------------------------------------------------------------------------------------------ */
@@ -289,10 +292,11 @@ check_listen(const struct config *cfg, struct errmsg *why)
 		if (!listener_check(url, why))
 			return false;
 		if (!listener_is_local(url)) {
-			errmsg_set(why, ERR_BAD_REQUEST,
-				   "server.listen: %s is not a loopback address, and there is no "
-				   "authentication yet; only loopback and Unix sockets are served",
-				   url);
+			errmsg_set(
+				why, ERR_BAD_REQUEST,
+				"server.listen: %s is not a loopback address, and there is no "
+				"authentication yet; only loopback and Unix sockets are served",
+				url);
 			return false;
 		}
 	}
@@ -332,10 +336,9 @@ server_start(struct server *srv, struct errmsg *why)
 	api_set_conns(srv->api, srv->conns);
 	srv->janitor = janitor_new(srv->loop, srv->store, srv->queues, srv->api,
 				   cfg->redis.key_prefix, cfg->sweep.grace_us);
-	srv->listeners = listeners_new(srv->loop, srv->conns,
-				       (const char *const *)cfg->server.listen.items,
-				       cfg->server.listen.n, cfg->server.unix_mode,
-				       (int)cfg->server.backlog, why);
+	srv->listeners = listeners_new(
+		srv->loop, srv->conns, (const char *const *)cfg->server.listen.items,
+		cfg->server.listen.n, cfg->server.unix_mode, (int)cfg->server.backlog, why);
 	if (!srv->listeners)
 		return EXIT_CANNOT_BIND;
 	timer_set(&srv->announce, cfg->redis.connect_timeout_us);

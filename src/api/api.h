@@ -21,8 +21,9 @@ enum { API_MAX_BATCH = 1000 }; /* elements of a batch: fixed by the protocol */
 
 struct api_config {
 	size_t max_frame;
-	unsigned max_inflight; /* requests unanswered on one connection before its reading rests */
-	unsigned max_parked;   /* waiting receives on one connection before `overloaded` */
+	unsigned
+		max_inflight; /* requests unanswered on one connection before its reading rests */
+	unsigned max_parked; /* waiting receives on one connection before `overloaded` */
 	bool portable_payloads;
 	uint64_t visibility_us; /* of a receive that names none */
 };

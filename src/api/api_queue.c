@@ -250,8 +250,8 @@ api_dlq_list(struct session *s, const struct rpc *rpc, struct params *p, struct 
 		}
 	}
 	r = request_on(s, rpc, METHOD_dlq_list, p);
-	queue_dlq_list(r->queue, after, p->have & F(limit) ? (unsigned)p->limit : 100, dlq_list_done,
-		       r);
+	queue_dlq_list(r->queue, after, p->have & F(limit) ? (unsigned)p->limit : 100,
+		       dlq_list_done, r);
 	return OK;
 }
 

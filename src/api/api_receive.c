@@ -57,10 +57,11 @@ start(struct session *s, const struct rpc *rpc, const struct params *p, enum met
 	s->waiting += r->may_park;
 	r->queue = queues_get(s->api->queues, str_of(s->namespace), &p->agent);
 	TAILQ_INSERT_TAIL(&s->receives, r, link);
-	r->receive = queue_receive(r->queue,
-				   p->have & F(visibility_timeout) ? p->visibility_timeout
-								   : s->api->config.visibility_us,
-				   max, wait, receive_done, receive_on_park, r);
+	r->receive =
+		queue_receive(r->queue,
+			      p->have & F(visibility_timeout) ? p->visibility_timeout
+							      : s->api->config.visibility_us,
+			      max, wait, receive_done, receive_on_park, r);
 	return OK;
 }
 
@@ -71,7 +72,8 @@ api_receive(struct session *s, const struct rpc *rpc, struct params *p, struct e
 }
 
 enum err
-api_receive_batch(struct session *s, const struct rpc *rpc, struct params *p, struct errmsg *why)
+api_receive_batch(struct session *s, const struct rpc *rpc, struct params *p,
+		  struct errmsg *why)
 {
 	return start(s, rpc, p, METHOD_receive_batch, (unsigned)p->max, why);
 }

@@ -26,7 +26,8 @@ send_done(void *arg, enum err err, enum sent sent)
 	}
 	b = request_reply(r);
 	if (b)
-		encode_result(b, (struct str){ r->text, r->text_len }, queue_agent(r->queue), sent);
+		encode_result(b, (struct str){ r->text, r->text_len }, queue_agent(r->queue),
+			      sent);
 	request_done(r);
 }
 
@@ -47,14 +48,14 @@ api_send(struct session *s, const struct rpc *rpc, struct params *p, struct errm
 struct batch {
 	struct request *request;
 	unsigned n, pending;
-	enum err err;	 /* of a child; an unknown outcome prevails */
+	enum err err;    /* of a child; an unknown outcome prevails */
 	bool has_stored; /* a child is known to be done */
 	struct batch_child {
 		struct batch *batch;
-		struct queue *queue; /* pinned */
+		struct queue *queue;  /* pinned */
 		size_t id_at, id_len; /* in ids */
 		enum sent sent;
-	} *children;
+	} * children;
 	struct buf ids;
 };
 

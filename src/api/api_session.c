@@ -169,8 +169,8 @@ put_status(struct buf *b, const struct api *api, const struct queue_stats *stats
 }
 
 static void
-status_on_list(void *arg, enum err err, const struct str *names, const struct queue_stats *stats,
-	       unsigned n)
+status_on_list(void *arg, enum err err, const struct str *names,
+	       const struct queue_stats *stats, unsigned n)
 {
 	struct request *r = arg;
 	struct buf *b = request_reply(r);

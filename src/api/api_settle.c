@@ -102,8 +102,8 @@ begin_one(struct settlings *all, unsigned i, struct queue *q, struct str text,
 }
 
 static enum err
-settle_token(struct session *s, const struct rpc *rpc, const struct params *p, enum method method,
-	     const struct settle_how *how)
+settle_token(struct session *s, const struct rpc *rpc, const struct params *p,
+	     enum method method, const struct settle_how *how)
 {
 	struct settlings *all = settlings_new(s, rpc, method, how->kind, 1);
 
@@ -168,7 +168,8 @@ api_release(struct session *s, const struct rpc *rpc, struct params *p, struct e
 enum err
 api_extend(struct session *s, const struct rpc *rpc, struct params *p, struct errmsg *why)
 {
-	struct settle_how how = { .kind = SETTLE_EXTEND, .visibility_us = p->visibility_timeout };
+	struct settle_how how = { .kind = SETTLE_EXTEND,
+				  .visibility_us = p->visibility_timeout };
 
 	(void)why;
 	return settle_token(s, rpc, p, METHOD_extend, &how);
@@ -191,7 +192,8 @@ count_done(void *arg, enum err err, uint64_t count)
 }
 
 enum err
-api_recover_pending(struct session *s, const struct rpc *rpc, struct params *p, struct errmsg *why)
+api_recover_pending(struct session *s, const struct rpc *rpc, struct params *p,
+		    struct errmsg *why)
 {
 	struct request *r = request_new(s, rpc, METHOD_recover_pending, STR(""));
 	struct str ns = str_of(s->namespace);
@@ -212,8 +214,8 @@ dlq_move(struct session *s, const struct rpc *rpc, const struct params *p, enum 
 	struct list none = { 0 };
 
 	/* An empty list asks for nothing, not for all. */
-	if ((p->have & (F(ids) | F(message_ids))) &&
-	    !(p->have & F(ids) ? p->ids.n : 0) && !(p->have & F(message_ids) ? p->message_ids.n : 0)) {
+	if ((p->have & (F(ids) | F(message_ids))) && !(p->have & F(ids) ? p->ids.n : 0) &&
+	    !(p->have & F(message_ids) ? p->message_ids.n : 0)) {
 		mp_put_uint(session_reply(s, rpc), 0);
 		return OK;
 	}

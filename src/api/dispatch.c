@@ -15,10 +15,15 @@ static const struct {
 	enum role role;
 	unsigned flags;
 	uint64_t required, optional;
-	enum err (*handler)(struct session *, const struct rpc *, struct params *, struct errmsg *);
+	enum err (*handler)(struct session *, const struct rpc *, struct params *,
+			    struct errmsg *);
 } methods[METHOD_COUNT] = {
 #define METHOD(name, role, flags, required, optional, help) \
-	[METHOD_##name] = { { #name, sizeof(#name) - 1 }, ROLE_##role, flags, required, optional, \
+	[METHOD_##name] = { { #name, sizeof(#name) - 1 },   \
+			    ROLE_##role,                    \
+			    flags,                          \
+			    required,                       \
+			    optional,                       \
 			    api_##name },
 #include "api/methods.def"
 #undef METHOD
@@ -71,8 +76,8 @@ run_method(struct session *s, const struct rpc *rpc, int m, struct errmsg *why)
 		*why = rpc->bad;
 		return why->err;
 	}
-	err = params_read(&params, rpc->params, methods[m].required, methods[m].optional, &rules,
-			  why);
+	err = params_read(&params, rpc->params, methods[m].required, methods[m].optional,
+			  &rules, why);
 	return err ? err : methods[m].handler(s, rpc, &params, why);
 }
 
@@ -140,10 +145,13 @@ session_on_bad_frame(void *user, enum frame_status status)
 	struct errmsg why;
 
 	if (status == FRAME_TOO_LARGE)
-		errmsg_set(&why, ERR_TOO_LARGE, "a frame is larger than max_frame (%zu bytes) or "
-			   "has too many elements", s->api->config.max_frame);
+		errmsg_set(&why, ERR_TOO_LARGE,
+			   "a frame is larger than max_frame (%zu bytes) or "
+			   "has too many elements",
+			   s->api->config.max_frame);
 	else if (status == FRAME_TOO_DEEP)
-		errmsg_set(&why, ERR_PROTOCOL, "a frame is nested deeper than %d", FRAME_MAX_DEPTH);
+		errmsg_set(&why, ERR_PROTOCOL, "a frame is nested deeper than %d",
+			   FRAME_MAX_DEPTH);
 	else
 		errmsg_set(&why, ERR_PROTOCOL, "this is not MessagePack");
 	fail_connection(s, &why);

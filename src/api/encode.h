@@ -7,7 +7,8 @@
 /* The data types of docs/PROTOCOL.md, section 2, as MessagePack. Times are ISO 8601, UTC, microseconds. */
 void encode_time(struct buf *b, uint64_t us);
 void encode_agent(struct buf *b, struct agent_id id);
-void encode_result(struct buf *b, struct str message_id, struct agent_id recipient, enum sent sent);
+void
+encode_result(struct buf *b, struct str message_id, struct agent_id recipient, enum sent sent);
 void encode_queue_message(struct buf *b, const struct item *item, struct agent_id recipient);
 void encode_received(struct buf *b, const struct reservation *res, struct agent_id recipient);
 /* `consumers`: those of this broker; the others' are in `stats`. */

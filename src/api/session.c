@@ -232,7 +232,7 @@ api_on_second(struct api *api)
 	uint64_t now = store_now_us(api->store);
 	struct session *s;
 
-	TAILQ_FOREACH(s, &api->sessions, link)
+	TAILQ_FOREACH (s, &api->sessions, link)
 		if (!TAILQ_EMPTY(&s->deliveries))
 			forget_written(s, now);
 }
@@ -263,7 +263,8 @@ give_back(struct delivery *d, uint64_t written)
 	if (d->ends_at <= written) {
 		if (!d->is_lease)
 			return;
-		how = (struct settle_how){ .kind = SETTLE_FAIL, .error = STR("connection closed") };
+		how = (struct settle_how){ .kind = SETTLE_FAIL,
+					   .error = STR("connection closed") };
 	}
 	queue_settle(d->queue, &d->token, &how, NULL, NULL);
 }

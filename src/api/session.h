@@ -32,7 +32,7 @@ struct api {
 	uint64_t started_us;
 	bool is_draining;
 	unsigned in_flight, parked;
-	uint64_t ignored; /* notifications nobody asked for, and responses */
+	uint64_t ignored;        /* notifications nobody asked for, and responses */
 	struct delivery *leases; /* by token: those that end with their connection */
 	TAILQ_HEAD(, session) sessions;
 };
@@ -58,9 +58,10 @@ struct session {
 	bool said_hello;
 	enum rpc_errors errors;
 	enum role role;
-	unsigned in_flight; /* requests unanswered, without parked ones; a heavy one weighs more */
-	unsigned waiting;   /* receives that may park */
-	unsigned requests;  /* all that hold on to this session */
+	unsigned
+		in_flight; /* requests unanswered, without parked ones; a heavy one weighs more */
+	unsigned waiting;  /* receives that may park */
+	unsigned requests; /* all that hold on to this session */
 	TAILQ_HEAD(, request) receives;
 	TAILQ_HEAD(, delivery) deliveries;
 };
@@ -83,8 +84,8 @@ struct request {
  * A request that an operation will answer: made by a handler, ended by exactly one of
  * request_reply() + request_done() and request_fail(). `text` is copied into it.
  */
-struct request *request_new(struct session *s, const struct rpc *rpc, enum method method,
-			    struct str text);
+struct request *
+request_new(struct session *s, const struct rpc *rpc, enum method method, struct str text);
 /* Where the result goes, its envelope already written; NULL when nobody waits for it. */
 struct buf *request_reply(struct request *r);
 void request_done(struct request *r);
@@ -97,8 +98,8 @@ struct buf *session_reply(struct session *s, const struct rpc *rpc);
 void session_fail(struct session *s, const struct rpc *rpc, const struct errmsg *why);
 
 /* Watch a reservation whose answer ends at the present end of the output. */
-void session_watch(struct session *s, struct queue *q, const struct reservation *res,
-		   bool is_lease);
+void
+session_watch(struct session *s, struct queue *q, const struct reservation *res, bool is_lease);
 /* It was settled, or its deadline moved (0: settled). */
 void api_settled(struct api *api, const struct token *token, uint64_t deadline_us);
 
@@ -108,7 +109,7 @@ void session_on_bad_frame(void *user, enum frame_status status);
 
 /* Handlers, by methods.def. They borrow everything; `why` is filled when they return an error, and then
  * nothing was begun. */
-#define METHOD(name, role, flags, required, optional, help) \
+#define METHOD(name, role, flags, required, optional, help)                             \
 	enum err api_##name(struct session *s, const struct rpc *rpc, struct params *p, \
 			    struct errmsg *why);
 #include "api/methods.def"

@@ -13,11 +13,11 @@ enum err {
 	ERR_COUNT
 };
 
-const char *err_name(enum err err);	 /* "UNSENT", for logs */
-const char *err_code(enum err err);	 /* "unavailable", as on the wire; "ok" for OK */
-bool err_retryable(enum err err);	 /* whether asking again can help */
+const char *err_name(enum err err);    /* "UNSENT", for logs */
+const char *err_code(enum err err);    /* "unavailable", as on the wire; "ok" for OK */
+bool err_retryable(enum err err);      /* whether asking again can help */
 const char *err_applied(enum err err); /* "no", "unknown", or "" where it has no meaning */
-const char *err_text(enum err err);	 /* one sentence for a person */
+const char *err_text(enum err err);    /* one sentence for a person */
 
 /* Why something was refused: the outcome and a sentence that names the field or the limit. */
 struct errmsg {

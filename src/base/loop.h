@@ -40,7 +40,8 @@ void defer_cancel(struct loop *loop, struct defer *d);
 
 enum turn_stage { TURN_QUEUES, TURN_STORE, TURN_CONNS, TURN_STAGES };
 /* What a stage does at the end of each turn; one function per stage. */
-void loop_at_turn_end(struct loop *loop, enum turn_stage stage, void (*fn)(void *arg), void *arg);
+void
+loop_at_turn_end(struct loop *loop, enum turn_stage stage, void (*fn)(void *arg), void *arg);
 
 /* A one-shot timer on the loop's clock. */
 struct timer {
@@ -52,7 +53,8 @@ struct timer {
 };
 void timer_init(struct timer *t, struct loop *loop, void (*fn)(void *arg), void *arg);
 void timer_set(struct timer *t, uint64_t in_us); /* replaces an earlier time */
-void timer_at_most(struct timer *t, uint64_t in_us); /* only if that is sooner than what is set */
+void
+timer_at_most(struct timer *t, uint64_t in_us); /* only if that is sooner than what is set */
 void timer_clear(struct timer *t);
 void timer_done(struct timer *t);
 

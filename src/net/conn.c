@@ -3,10 +3,10 @@
 #include <errno.h>
 #include <event2/event.h>
 #include <event2/event_struct.h>
+#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdlib.h>
-#include <linux/sockios.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -38,7 +38,7 @@
 #define INPUT_BYTES \
 	(256 * 1024)   /* one read at most, which is also a connection's share of a turn */
 #define TAIL_STEP 4096 /* of what a partial frame is first completed with */
-#define OUTPUT_KEPT                                                                         \
+#define OUTPUT_KEPT \
 	(16 * 1024)           /* a drained buffer up to this size waits for the next answer \
 			       */
 #define LEAVE_US      1000000 /* for the client to read what it did wrong, and close */
@@ -418,8 +418,10 @@ conn_flush(struct conn *c)
 	}
 	conn_watch_writable(c, unsent(c) && !c->has_finished);
 	conn_drop_sent(c);
-	if (c->state == CONN_LEAVING && c->end == CONN_END_SERVER && !unsent(c) && is_delivered(c)) {
-		conn_over(c, CONN_END_SERVER); /* it has it all: nothing is left to be destroyed */
+	if (c->state == CONN_LEAVING && c->end == CONN_END_SERVER && !unsent(c) &&
+	    is_delivered(c)) {
+		conn_over(c,
+			  CONN_END_SERVER); /* it has it all: nothing is left to be destroyed */
 		return;
 	}
 	if (c->state == CONN_LEAVING && !unsent(c) && !c->has_finished) {

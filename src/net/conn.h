@@ -33,9 +33,9 @@ extern const char *const conn_end_names[CONN_ENDS];
 
 struct conn_limits {
 	struct frame_limits frame;
-	size_t output_high_water; /* bytes unsent above which its requests are not read */
-	size_t output_limit;	  /* bytes unsent at which it is closed */
-	uint64_t output_stall_us; /* unsent bytes and no progress for so long: closed */
+	size_t output_high_water;  /* bytes unsent above which its requests are not read */
+	size_t output_limit;       /* bytes unsent at which it is closed */
+	uint64_t output_stall_us;  /* unsent bytes and no progress for so long: closed */
 	uint64_t hello_timeout_us; /* no first frame within this: closed; 0 never */
 	uint64_t frame_timeout_us; /* a frame begun but not completed within this: closed */
 	uint64_t idle_timeout_us;  /* no byte for so long: closed; 0 never */
@@ -87,7 +87,7 @@ void conn_pause(struct conn *conn, bool paused);
 /* Close it now, from anywhere: on_close runs on the next turn, memory goes after that. */
 void conn_close(struct conn *conn, enum conn_end why);
 
-uint64_t conn_id(const struct conn *conn); /* counts from 1 in this process */
+uint64_t conn_id(const struct conn *conn);      /* counts from 1 in this process */
 const char *conn_peer(const struct conn *conn); /* "127.0.0.1:50122", "unix:pid=812,uid=0" */
 bool conn_is_unix(const struct conn *conn);
 

@@ -14,8 +14,9 @@
 struct listeners;
 
 /* Bind and listen on all of `urls` (n of them), or on none: then NULL and `why` names the address. */
-struct listeners *listeners_new(struct loop *loop, struct conns *conns, const char *const *urls,
-				unsigned n, unsigned unix_mode, int backlog, struct errmsg *why);
+struct listeners *
+listeners_new(struct loop *loop, struct conns *conns, const char *const *urls, unsigned n,
+	      unsigned unix_mode, int backlog, struct errmsg *why);
 /* Stop accepting; Unix socket files are removed. */
 void listeners_free(struct listeners *listeners);
 /* The addresses in force, ports resolved, separated by blanks; lives as long as `listeners`. */

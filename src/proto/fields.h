@@ -26,13 +26,13 @@ enum lease { LEASE_TIMEOUT, LEASE_CONNECTION, LEASE_HEARTBEAT };
 
 /* docs/PROTOCOL.md, AgentMessage. */
 struct message {
-	struct str id;	      /* 1..128 bytes of UTF-8 */
+	struct str id; /* 1..128 bytes of UTF-8 */
 	enum message_type type;
 	uint8_t priority;     /* 1, 5 or 9 */
 	struct str payload;   /* raw map, as sent; the one byte 0x80 when absent or nil */
 	struct str timestamp; /* as sent; n is 0 when absent or nil */
-	struct str map;	      /* the whole message, raw */
-	uint32_t extra;	      /* how many of its keys are none of AgentMessage's */
+	struct str map;       /* the whole message, raw */
+	uint32_t extra;       /* how many of its keys are none of AgentMessage's */
 };
 
 /* Whether `key` is one of AgentMessage's own: the others are carried untouched. */
@@ -62,7 +62,8 @@ struct params {
 	enum rpc_errors errors;
 	enum failure failure;
 	enum lease lease;
-	uint64_t visibility_timeout, wait, delay, ttl, backoff_base, backoff_max; /* microseconds */
+	uint64_t visibility_timeout, wait, delay, ttl, backoff_base,
+		backoff_max; /* microseconds */
 	uint64_t max, limit, queue_size, retry_attempts;
 	double backoff_factor, backoff_jitter;
 };
@@ -80,8 +81,8 @@ struct field_rules {
  *
  *	OK, ERR_BAD_REQUEST, ERR_TOO_LARGE (a list over max_batch)
  */
-enum err params_read(struct params *params, struct str raw, uint64_t required, uint64_t optional,
-		     const struct field_rules *rules, struct errmsg *why);
+enum err params_read(struct params *params, struct str raw, uint64_t required,
+		     uint64_t optional, const struct field_rules *rules, struct errmsg *why);
 
 /* An element of `messages`. */
 struct send_item {

@@ -12,23 +12,23 @@
 #define FRAME_MAX_DEPTH 32
 
 struct frame_limits {
-	size_t max_bytes;	/* of one whole value */
-	size_t max_elements;	/* array elements and map keys and values, all levels together */
+	size_t max_bytes;    /* of one whole value */
+	size_t max_elements; /* array elements and map keys and values, all levels together */
 };
 
 enum frame_status {
-	FRAME_OK,	/* complete: its length is in `pos` */
-	FRAME_MORE,	/* right so far, more bytes are needed */
-	FRAME_INVALID,	/* 0xc1: no MessagePack */
+	FRAME_OK,       /* complete: its length is in `pos` */
+	FRAME_MORE,     /* right so far, more bytes are needed */
+	FRAME_INVALID,  /* 0xc1: no MessagePack */
 	FRAME_TOO_DEEP, /* nested deeper than FRAME_MAX_DEPTH */
 	FRAME_TOO_LARGE /* longer, or announces more, than the limits allow */
 };
 
 /* A scan under way; all zero before the first byte. */
 struct frame_scan {
-	size_t pos;	   /* bytes proven so far, from the start of the value */
-	size_t elements;   /* announced so far */
-	unsigned depth;	   /* open containers */
+	size_t pos;                     /* bytes proven so far, from the start of the value */
+	size_t elements;                /* announced so far */
+	unsigned depth;                 /* open containers */
 	uint32_t left[FRAME_MAX_DEPTH]; /* values still to come in each open container */
 };
 

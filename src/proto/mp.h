@@ -16,17 +16,29 @@ struct mp {
 	const uint8_t *p, *end;
 };
 
-enum mp_type { MP_NONE, MP_NIL, MP_BOOL, MP_INT, MP_FLOAT, MP_STR, MP_BIN, MP_ARRAY, MP_MAP, MP_EXT };
+enum mp_type {
+	MP_NONE,
+	MP_NIL,
+	MP_BOOL,
+	MP_INT,
+	MP_FLOAT,
+	MP_STR,
+	MP_BIN,
+	MP_ARRAY,
+	MP_MAP,
+	MP_EXT
+};
 
 enum mp_type mp_type(const struct mp *m); /* of the next value; MP_NONE at the end */
 bool mp_read_nil(struct mp *m);
 bool mp_read_bool(struct mp *m, bool *out);
-bool mp_read_uint(struct mp *m, uint64_t *out);	 /* non-negative integers of any width */
-bool mp_read_int(struct mp *m, int64_t *out);	 /* what fits in 64 signed bits */
-bool mp_read_double(struct mp *m, double *out);	 /* integers and both floats */
+bool mp_read_uint(struct mp *m, uint64_t *out);  /* non-negative integers of any width */
+bool mp_read_int(struct mp *m, int64_t *out);    /* what fits in 64 signed bits */
+bool mp_read_double(struct mp *m, double *out);  /* integers and both floats */
 bool mp_read_str(struct mp *m, struct str *out); /* str, or bin (no UTF-8 check) */
 bool mp_read_array(struct mp *m, uint32_t *n);
-bool mp_read_map(struct mp *m, uint32_t *n); /* n pairs; an empty array passes for an empty map */
+bool
+mp_read_map(struct mp *m, uint32_t *n); /* n pairs; an empty array passes for an empty map */
 /* The next value whole, as raw bytes. */
 struct str mp_skip(struct mp *m);
 

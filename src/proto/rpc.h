@@ -9,7 +9,7 @@ enum rpc_type { RPC_REQUEST = 0, RPC_RESPONSE = 1, RPC_NOTIFICATION = 2 };
 
 struct rpc {
 	enum rpc_type type;
-	uint32_t msgid;	   /* of a request */
+	uint32_t msgid;    /* of a request */
 	struct str method; /* of a request or notification; not checked for UTF-8 */
 	struct str params; /* raw: one map, or empty when there was none */
 	struct errmsg bad; /* err is OK, or BAD_REQUEST when `params` is neither [] nor [map] */
@@ -27,7 +27,8 @@ enum rpc_errors { RPC_ERRORS_MAP, RPC_ERRORS_PAIR };
 /* Begin `[1, msgid, nil, <result follows>`. */
 void rpc_put_result(struct buf *b, uint32_t msgid);
 /* A whole error response, in the shape the connection asked for. */
-void rpc_put_error(struct buf *b, uint32_t msgid, enum rpc_errors shape, const struct errmsg *why);
+void
+rpc_put_error(struct buf *b, uint32_t msgid, enum rpc_errors shape, const struct errmsg *why);
 /* Begin `[2, method, [<one value follows>]`. */
 void rpc_put_notification(struct buf *b, struct str method);
 

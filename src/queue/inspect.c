@@ -125,10 +125,10 @@ queue_stats(struct queue *q, stats_cb *cb, void *arg)
  */
 struct listing {
 	struct queues *queues;
-	char *ns;	   /* encoded */
+	char *ns;          /* encoded */
 	struct buf prefix; /* all names begin with it */
 	struct buf bytes;  /* of the names */
-	size_t *ends;	   /* where each ends in `bytes` */
+	size_t *ends;      /* where each ends in `bytes` */
 	struct queue_stats *stats;
 	unsigned n, limit, step;
 	struct buf after;
@@ -222,8 +222,8 @@ list_step(struct listing *l)
 }
 
 void
-queues_list(struct queues *queues, struct str ns, struct str type, struct str after, unsigned limit,
-	    list_cb *cb, void *arg)
+queues_list(struct queues *queues, struct str ns, struct str type, struct str after,
+	    unsigned limit, list_cb *cb, void *arg)
 {
 	struct listing *l = xcalloc(1, sizeof(*l));
 	struct buf part = { 0 };
@@ -313,9 +313,8 @@ configure_on_reply(void *arg, enum err err, const struct reply *reply)
 	free(op);
 }
 
-static void
-put_setting(struct args *args, const struct params *v, uint64_t field, const char *fmt, ...)
-	__attribute__((format(printf, 4, 5)));
+static void put_setting(struct args *args, const struct params *v, uint64_t field,
+			const char *fmt, ...) __attribute__((format(printf, 4, 5)));
 
 static void
 put_setting(struct args *args, const struct params *v, uint64_t field, const char *fmt, ...)
@@ -326,9 +325,7 @@ put_setting(struct args *args, const struct params *v, uint64_t field, const cha
 	va_start(ap, fmt);
 	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
-	args_str(args, v->have & field  ? str_of(text)
-		       : v->nil & field ? STR("-")
-					: STR(""));
+	args_str(args, v->have & field ? str_of(text) : v->nil & field ? STR("-") : STR(""));
 }
 
 void

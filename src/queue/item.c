@@ -7,7 +7,14 @@
 #include "base/mem.h"
 #include "queue/pack.h"
 
-enum { FORMAT = 1, HAS_TTL = 16, HAS_FAILED = 32, HAS_TIMESTAMP = 64, HAS_EXTRA = 128, NO_ERROR = 65535 };
+enum {
+	FORMAT = 1,
+	HAS_TTL = 16,
+	HAS_FAILED = 32,
+	HAS_TIMESTAMP = 64,
+	HAS_EXTRA = 128,
+	NO_ERROR = 65535
+};
 
 static uint8_t
 priority_bits(uint8_t priority)
@@ -132,8 +139,8 @@ item_read(struct item *item, struct str raw)
 			return false;
 		item->attempts = (unsigned)attempts;
 	}
-	if (!take_short(&raw, &item->sender.type) || !take_short(&raw, &item->sender.instance) ||
-	    !take_short(&raw, &item->message_id))
+	if (!take_short(&raw, &item->sender.type) ||
+	    !take_short(&raw, &item->sender.instance) || !take_short(&raw, &item->message_id))
 		return false;
 	if (flags & HAS_TIMESTAMP && !take_short(&raw, &item->timestamp))
 		return false;

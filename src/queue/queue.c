@@ -37,9 +37,9 @@ on_yielded(void *arg)
 }
 
 struct queues *
-queues_new(struct loop *loop, struct store *store, const char *key_prefix,
-	   const char *broker, const struct queue_policy *policy, size_t max_frame,
-	   const struct queues_ops *ops, void *arg)
+queues_new(struct loop *loop, struct store *store, const char *key_prefix, const char *broker,
+	   const struct queue_policy *policy, size_t max_frame, const struct queues_ops *ops,
+	   void *arg)
 {
 	struct queues *queues = xcalloc(1, sizeof(*queues));
 
@@ -114,9 +114,9 @@ queues_free(struct queues *queues)
 	if (!queues)
 		return;
 	loop_at_turn_end(queues->loop, TURN_QUEUES, NULL, NULL);
-	HASH_ITER(hh, queues->by_name, q, next)
+	HASH_ITER (hh, queues->by_name, q, next)
 		queue_give_up(q);
-	HASH_ITER(hh, queues->by_name, q, next)
+	HASH_ITER (hh, queues->by_name, q, next)
 		queue_free(q);
 	timer_done(&queues->yielded);
 	free(queues->prefix);
@@ -178,9 +178,9 @@ queues_get(struct queues *queues, struct str ns, const struct agent_id *agent)
 	char name[KEY_NAME_MAX];
 	struct str parts[3] = { ns, agent->type, agent->instance };
 
-	return find_or_make(queues,
-			    (struct str){ name, key_name(name, ns, agent->type, agent->instance) },
-			    parts);
+	return find_or_make(
+		queues, (struct str){ name, key_name(name, ns, agent->type, agent->instance) },
+		parts);
 }
 
 struct queue *
@@ -274,7 +274,7 @@ queues_look_all(struct queues *queues)
 {
 	struct queue *q;
 
-	TAILQ_FOREACH(q, &queues->with_parked, parked_link) {
+	TAILQ_FOREACH (q, &queues->with_parked, parked_link) {
 		q->look = true;
 		queue_mark_dirty(q);
 	}
@@ -288,7 +288,7 @@ queues_look(struct queues *queues, struct str name)
 	HASH_FIND(hh, queues->by_name, name.p, name.n, q);
 	if (!q)
 		return;
-	q->look = true; /* also when who waits is only on his way to park */
+	q->look = true;        /* also when who waits is only on his way to park */
 	q->noted_until_us = 0; /* who rang has forgotten us */
 	queue_mark_dirty(q);
 }
@@ -305,8 +305,8 @@ queues_end_waits(struct queues *queues, enum err err)
 }
 
 void
-queue_script(struct queue *q, enum script script, struct str first, struct args *more, store_cb *cb,
-	     void *arg)
+queue_script(struct queue *q, enum script script, struct str first, struct args *more,
+	     store_cb *cb, void *arg)
 {
 	struct args args = { 0 };
 

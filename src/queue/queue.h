@@ -38,10 +38,11 @@ struct queues_ops {
 /* `broker` names this one among those that share the Redis: QUEUES_BROKER_LEN characters. */
 #define QUEUES_BROKER_LEN 18
 struct queues *queues_new(struct loop *loop, struct store *store, const char *key_prefix,
-			  const char *broker, const struct queue_policy *policy, size_t max_frame,
-			  const struct queues_ops *ops, void *arg);
+			  const char *broker, const struct queue_policy *policy,
+			  size_t max_frame, const struct queues_ops *ops, void *arg);
 void queues_free(struct queues *queues);
-void queues_set_policy(struct queues *queues, const struct queue_policy *policy, size_t max_frame);
+void
+queues_set_policy(struct queues *queues, const struct queue_policy *policy, size_t max_frame);
 /* What the script `lead` told: the epoch of the sweep, and whether anybody has set anything (`configure`). Told
  * at least every half second; a setting made here counts at once. */
 void queues_set_epoch(struct queues *queues, uint32_t epoch, bool has_settings);
@@ -98,18 +99,19 @@ struct receive;
  * The handle is valid until `cb` runs. After receive_cancel() `cb` never runs, and what was
  * reserved for it is released.
  */
-struct receive *queue_receive(struct queue *q, uint64_t visibility_us, unsigned max,
-			      uint64_t wait_us, receive_cb *cb, receive_park_cb *on_park, void *arg);
+struct receive *
+queue_receive(struct queue *q, uint64_t visibility_us, unsigned max, uint64_t wait_us,
+	      receive_cb *cb, receive_park_cb *on_park, void *arg);
 void receive_cancel(struct receive *r);
 
 /* Settle ----------------------------------------------------------------------------------- */
 
 enum settle {
 	SETTLE_ACK,
-	SETTLE_NACK,	/* failure, error, delay */
+	SETTLE_NACK,    /* failure, error, delay */
 	SETTLE_RELEASE, /* delay */
-	SETTLE_EXTEND,	/* visibility_us */
-	SETTLE_FAIL	/* error: a failed delivery that is due again at once */
+	SETTLE_EXTEND,  /* visibility_us */
+	SETTLE_FAIL     /* error: a failed delivery that is due again at once */
 };
 struct settle_how {
 	enum settle kind;
@@ -135,7 +137,7 @@ struct queue_stats {
 	uint64_t ready[3]; /* priorities 9, 5, 1 */
 	uint64_t delayed, reserved, dead, bytes, capacity;
 	uint64_t oldest_us, now_us; /* Redis's clock; oldest_us 0 when nothing is ready */
-	unsigned elsewhere;	    /* receivers parked at other brokers, as they last said */
+	unsigned elsewhere;         /* receivers parked at other brokers, as they last said */
 	bool paused;
 };
 typedef void stats_cb(void *arg, enum err err, const struct queue_stats *stats);

@@ -80,7 +80,8 @@ receive_on_wait_over(void *arg)
 
 	/* While a call asks for it, its answer decides. */
 	if (r->state == RECEIVE_PARKED)
-		receive_finish(r, store_is_ready(r->queue->queues->store) ? OK : ERR_UNSENT, NULL, 0);
+		receive_finish(r, store_is_ready(r->queue->queues->store) ? OK : ERR_UNSENT,
+			       NULL, 0);
 }
 
 /* Behind those who asked before: nearly always that is one of the ends. */

@@ -67,8 +67,8 @@ sweep_step(struct sweep *s)
 	struct args more = { 0 };
 
 	args_policy(&more, s->queue->queues);
-	queue_script(s->queue, SCRIPT_SWEEP, s->force ? STR("1") : STR("0"), &more, sweep_on_reply,
-		     s);
+	queue_script(s->queue, SCRIPT_SWEEP, s->force ? STR("1") : STR("0"), &more,
+		     sweep_on_reply, s);
 	args_done(&more);
 }
 
@@ -152,8 +152,8 @@ recover_on_count(void *arg, enum err err, uint64_t count)
 }
 
 static void
-recover_on_list(void *arg, enum err err, const struct str *names, const struct queue_stats *stats,
-		unsigned n)
+recover_on_list(void *arg, enum err err, const struct str *names,
+		const struct queue_stats *stats, unsigned n)
 {
 	struct recover *r = arg;
 

@@ -19,7 +19,8 @@
 /* Bytes of a ReceivedMessage around what its item holds, generously; the recipient's name comes on top. */
 enum { RECEIVED_OVERHEAD = 420, RUN_BYTES = 7 + 1 + 2 + 4 + 4, APART_US = 1000000 };
 enum {
-	NOTED_US = 500000,  /* how often Redis is told that somebody waits here; it remembers for 3 s */
+	NOTED_US =
+		500000, /* how often Redis is told that somebody waits here; it remembers for 3 s */
 	OTHERS_US = 200000, /* how often we ask for others who wait */
 	YIELD_US = 20000,   /* their time to come */
 };
@@ -133,10 +134,10 @@ make_runs(struct tick *t)
 	struct receive *r;
 	unsigned n = 0;
 
-	TAILQ_FOREACH(r, &t->receives, link)
+	TAILQ_FOREACH (r, &t->receives, link)
 		n++;
 	t->runs = xcalloc(n, sizeof(*t->runs));
-	TAILQ_FOREACH(r, &t->receives, link) {
+	TAILQ_FOREACH (r, &t->receives, link) {
 		struct tick_run *last = t->nruns ? &t->runs[t->nruns - 1] : NULL;
 
 		r->state = RECEIVE_ASKED;
@@ -146,7 +147,8 @@ make_runs(struct tick *t)
 			last->wanted++;
 			continue;
 		}
-		t->runs[t->nruns++] = (struct tick_run){ r->visibility_us, r->width, 1, r->max };
+		t->runs[t->nruns++] =
+			(struct tick_run){ r->visibility_us, r->width, 1, r->max };
 	}
 }
 
@@ -179,7 +181,7 @@ about_waiting(const struct tick *t, uint64_t *age_us, unsigned *count)
 	struct receive *r;
 
 	*count = q->nparked;
-	TAILQ_FOREACH(r, &t->receives, link) {
+	TAILQ_FOREACH (r, &t->receives, link) {
 		bool waits = r->until_us > now;
 
 		*count += waits;
@@ -241,7 +243,8 @@ tick_run(struct tick *t)
 	args_str(&args, str_of(queues->prefix));
 	args_str(&args, (struct str){ q->base + q->name_off, q->ns_len });
 	args_policy(&args, queues);
-	args_str(&args, (struct str){ (char *)t->random, (size_t)t->wanted * TOKEN_RANDOM_LEN });
+	args_str(&args,
+		 (struct str){ (char *)t->random, (size_t)t->wanted * TOKEN_RANDOM_LEN });
 	put_runs(t, &args);
 	args_copy(&args, &t->settle_args); /* they may have to go again without the sends */
 	args_join(&args, &t->digest_args);
@@ -249,8 +252,8 @@ tick_run(struct tick *t)
 	if (t->has_delays)
 		args_join(&args, &t->delay_args);
 	q->in_flight++;
-	store_run(queues->store, t->nsends ? SCRIPT_TICK : SCRIPT_TICK_OOM, 1, &args, tick_on_reply,
-		  t);
+	store_run(queues->store, t->nsends ? SCRIPT_TICK : SCRIPT_TICK_OOM, 1, &args,
+		  tick_on_reply, t);
 	args_done(&args);
 }
 
@@ -268,7 +271,7 @@ queues_flush_all(struct queues *queues)
 {
 	struct queue *q, *next;
 
-	HASH_ITER(hh, queues->by_name, q, next)
+	HASH_ITER (hh, queues->by_name, q, next)
 		queue_flush(q);
 }
 
@@ -300,7 +303,8 @@ flag(struct str flags, unsigned i, char yes)
 static void
 tell_settles(struct tick *t, enum err err, const struct reply *reply)
 {
-	struct str done = reply_str(reply_at(reply, 1)), deadlines = reply_str(reply_at(reply, 3));
+	struct str done = reply_str(reply_at(reply, 1)),
+		   deadlines = reply_str(reply_at(reply, 3));
 	size_t at = 0;
 
 	for (unsigned i = 0; i < t->nsettles; i++) {
@@ -358,7 +362,8 @@ read_reservation(struct reservation *res, const struct tick *t, const struct tic
 					  .has_error = true,
 					  .error = STR("unreadable record") };
 
-		log_event(LOG_LEVEL_ERROR, "queue.corrupt", "fence=%llu bytes=%zu action=dead_letter",
+		log_event(LOG_LEVEL_ERROR, "queue.corrupt",
+			  "fence=%llu bytes=%zu action=dead_letter",
 			  (unsigned long long)res->token.fence, raw.n);
 		queue_settle(t->queue, &res->token, &how, NULL, NULL);
 		res->token.fence = 0;
@@ -381,7 +386,8 @@ read_reservations(struct reservation *res, unsigned n, const struct tick *t,
 }
 
 static void
-tell_receives(struct tick *t, enum err err, const struct reply *reply, struct str head, bool ask_again)
+tell_receives(struct tick *t, enum err err, const struct reply *reply, struct str head,
+	      bool ask_again)
 {
 	static struct reservation res[TICK_MAX_HANDED];
 	struct handed h = { .reply = reply, .next = 4 };
@@ -483,7 +489,8 @@ tick_on_reply(void *arg, enum err err, const struct reply *reply)
 		char text[256];
 
 		log_event(LOG_LEVEL_ERROR, "queue.tick_failed", "error=%s",
-			  log_quote(text, sizeof(text), reply ? reply->str : STR("malformed reply")));
+			  log_quote(text, sizeof(text),
+				    reply ? reply->str : STR("malformed reply")));
 	}
 	q->pins++; /* callbacks may end all that keeps it */
 	if (!err) {

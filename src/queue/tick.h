@@ -1,8 +1,8 @@
 #ifndef COORDD_QUEUE_TICK_H
 #define COORDD_QUEUE_TICK_H
 
-#include <sys/queue.h>
 #include <string.h>
+#include <sys/queue.h>
 #include <uthash.h>
 
 #include "queue/queue.h"
@@ -19,8 +19,8 @@
  * Inside src/queue only.
  */
 enum {
-	TICK_MAX_OPS = 512,	     /* sends, and settles, in one call */
-	TICK_MAX_HANDED = 1000,	     /* messages handed out by one call */
+	TICK_MAX_OPS = 512,          /* sends, and settles, in one call */
+	TICK_MAX_HANDED = 1000,      /* messages handed out by one call */
 	TICK_MAX_BYTES = 256 * 1024, /* of arguments, a single larger message aside */
 	TICK_IN_FLIGHT = 1,
 };
@@ -40,12 +40,12 @@ struct receive {
 	TAILQ_ENTRY(receive) link;
 	struct queue *queue;
 	enum { RECEIVE_NEW, RECEIVE_PARKED, RECEIVE_ASKED } state;
-	bool was_asked;	   /* at least once */
+	bool was_asked; /* at least once */
 	bool is_cancelled;
 	uint64_t number;   /* in the order of asking, over all queues */
 	uint64_t since_us; /* when it was asked, our clock */
 	unsigned max;
-	uint8_t width;	   /* of the bucket */
+	uint8_t width; /* of the bucket */
 	uint64_t visibility_us;
 	uint64_t until_us; /* when the wait ends, our clock */
 	struct timer wait; /* set while parked */
@@ -70,14 +70,14 @@ struct tick {
 	struct tick_settle *settles;
 	unsigned nsends, max_sends, nsettles, max_settles;
 	uint64_t acked_bytes;
-	unsigned returns;   /* settles that may make something ready */
+	unsigned returns;            /* settles that may make something ready */
 	bool has_delays, has_others; /* settles that are no acks */
-	uint8_t priorities; /* bits of those sent */
+	uint8_t priorities;          /* bits of those sent */
 	struct receives receives;
-	unsigned wanted;    /* sum of their max */
+	unsigned wanted;       /* sum of their max */
 	struct tick_run *runs; /* of the call in flight, as the script was told */
 	unsigned nruns;
-	uint8_t *random;    /* of the call in flight: TOKEN_RANDOM_LEN for each message wanted */
+	uint8_t *random; /* of the call in flight: TOKEN_RANDOM_LEN for each message wanted */
 };
 TAILQ_HEAD(ticks, tick);
 
@@ -85,18 +85,18 @@ struct queue {
 	UT_hash_handle hh;
 	TAILQ_ENTRY(queue) dirty_link, idle_link, parked_link;
 	struct queues *queues;
-	char *base;		   /* PREFIX:q:NAME, NAME = key of the hash */
+	char *base;                /* PREFIX:q:NAME, NAME = key of the hash */
 	size_t base_len, name_off; /* the name is base + name_off */
-	size_t ns_len;		   /* of the namespace, encoded, in the name */
-	char *parts;		   /* type and instance, decoded */
+	size_t ns_len;             /* of the namespace, encoded, in the name */
+	char *parts;               /* type and instance, decoded */
 	size_t type_len, instance_len;
-	struct ticks ticks;	   /* not sent yet; the last one is open */
-	unsigned in_flight;	   /* calls of ticks */
-	unsigned pins;		   /* operations that hold on to it */
+	struct ticks ticks; /* not sent yet; the last one is open */
+	unsigned in_flight; /* calls of ticks */
+	unsigned pins;      /* operations that hold on to it */
 	struct receives parked;
 	unsigned nparked;
 	uint64_t noted_until_us;  /* Redis knows until then that somebody waits here */
-	uint64_t others_at_us;	  /* when to look again whether others were passed over */
+	uint64_t others_at_us;    /* when to look again whether others were passed over */
 	uint64_t yields_until_us; /* they were: let them go first */
 	bool is_dirty, is_idle, look;
 };
@@ -115,12 +115,13 @@ struct queues {
 	struct queue *by_name;
 	struct queue_list dirty, idle, with_parked;
 	unsigned nidle, nparked;
-	uint64_t nreceives; /* ever */
-	uint32_t epoch;	    /* of the sweep, as last told */
-	bool has_settings;  /* scripts must read them */
+	uint64_t nreceives;         /* ever */
+	uint32_t epoch;             /* of the sweep, as last told */
+	bool has_settings;          /* scripts must read them */
 	uint64_t settings_until_us; /* one was made here: at least until then */
-	struct timer yielded; /* others had their time: look again */
-	uint64_t apart_until_us; /* Redis refuses sends: they travel alone, so that acks get through */
+	struct timer yielded;       /* others had their time: look again */
+	uint64_t
+		apart_until_us; /* Redis refuses sends: they travel alone, so that acks get through */
 	bool is_ending;
 	enum err end_err;
 };
@@ -148,7 +149,8 @@ void args_policy(struct args *args, const struct queues *queues);
 
 /* receive.c: what a call brought for one receiver. It is gone afterwards, or (false) still waits and is to
  * be parked. */
-bool receive_on_items(struct receive *r, enum err err, const struct reservation *res, unsigned n);
+bool
+receive_on_items(struct receive *r, enum err err, const struct reservation *res, unsigned n);
 void receive_park(struct receive *r);
 
 #endif

@@ -13,18 +13,19 @@
  * `ends` << `width` microseconds of Redis's clock.
  */
 #define TOKEN_RANDOM_LEN 16
-#define TOKEN_BYTES	 43
-#define TOKEN_TEXT_LEN	 ID_TEXT_LEN(TOKEN_BYTES)
-#define TOKEN_FIELD_LEN	 (1 + 4 + TOKEN_RANDOM_LEN)
+#define TOKEN_BYTES      43
+#define TOKEN_TEXT_LEN   ID_TEXT_LEN(TOKEN_BYTES)
+#define TOKEN_FIELD_LEN  (1 + 4 + TOKEN_RANDOM_LEN)
 #define TOKEN_BUCKET_MAX 64
 
 struct token {
-	uint64_t fence;	 /* of the reservation; the bucket holds fences with the same fence / 256 */
-	uint32_t epoch;	 /* of the sweep, when it was reserved */
-	uint8_t width;	 /* power of two, microseconds */
-	uint64_t ends;	 /* in units of the width */
+	uint64_t
+		fence; /* of the reservation; the bucket holds fences with the same fence / 256 */
+	uint32_t epoch;       /* of the sweep, when it was reserved */
+	uint8_t width;        /* power of two, microseconds */
+	uint64_t ends;        /* in units of the width */
 	uint64_t deadline_us; /* its own, at most one width before the bucket's end */
-	uint32_t size;	 /* of the item, bytes */
+	uint32_t size;        /* of the item, bytes */
 	uint8_t random[TOKEN_RANDOM_LEN];
 };
 

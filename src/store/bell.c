@@ -126,7 +126,8 @@ bell_new(struct loop *loop, const struct link_config *cfg, const char *own,
 	b->own = xstrdup(own);
 	b->ops = ops;
 	b->arg = arg;
-	b->backoff = (struct backoff){ .min_us = cfg->reconnect_min_us, .max_us = cfg->reconnect_max_us };
+	b->backoff = (struct backoff){ .min_us = cfg->reconnect_min_us,
+				       .max_us = cfg->reconnect_max_us };
 	address_read(&b->address, cfg->url, NULL);
 	address_resolve(&b->address);
 	if (*cfg->username) {

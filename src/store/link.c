@@ -16,7 +16,7 @@
  * with their script's text. So a call keeps its bytes until it is answered.
  *
  * hiredis 0.14 has no deadlines and reads 16 KiB at a time; both are done here. A context is
- * never freed inside its own callbacks: link_doom() does it when the loop is out of them.
+ * never freed inside its own callbacks: on_doom() does it when the loop is out of them.
  */
 #include "store/link.h"
 

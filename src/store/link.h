@@ -8,12 +8,13 @@
  * includes hiredis, with reply.c). States: down -> connecting -> checking -> ready -> down.
  */
 struct link_config {
-	const char *url;	   /* redis://[user:password@]host:port[/db], unix:///path[?db=n]; numeric host */
+	const char *
+		url; /* redis://[user:password@]host:port[/db], unix:///path[?db=n]; numeric host */
 	const char *username, *password; /* override the URL's; "" none */
-	const char *key_prefix;	   /* for the layout version key `PREFIX:version` */
+	const char *key_prefix;          /* for the layout version key `PREFIX:version` */
 	uint64_t connect_timeout_us, command_timeout_us;
 	uint64_t reconnect_min_us, reconnect_max_us;
-	unsigned pending_limit;	   /* calls held at once; more answer ERR_UNSENT */
+	unsigned pending_limit; /* calls held at once; more answer ERR_UNSENT */
 	bool require_noeviction;
 };
 
@@ -29,8 +30,8 @@ struct link_ops {
 bool link_check_url(const char *url, struct errmsg *why);
 
 /* Starts connecting on the next turn; the strings are copied. */
-struct store *link_new(struct loop *loop, const struct link_config *cfg, const struct link_ops *ops,
-		       void *arg);
+struct store *link_new(struct loop *loop, const struct link_config *cfg,
+		       const struct link_ops *ops, void *arg);
 /* Calls in flight are answered ERR_UNKNOWN, unsent ones ERR_UNSENT, before this returns. */
 void link_free(struct store *store);
 

@@ -10,9 +10,9 @@ enum reply_type { REPLY_NIL, REPLY_INT, REPLY_STR, REPLY_ARRAY, REPLY_STATUS, RE
 
 struct reply {
 	enum reply_type type;
-	int64_t integer;	   /* REPLY_INT */
-	struct str str;		   /* REPLY_STR, REPLY_STATUS, REPLY_ERROR */
-	uint32_t count;		   /* REPLY_ARRAY */
+	int64_t integer;           /* REPLY_INT */
+	struct str str;            /* REPLY_STR, REPLY_STATUS, REPLY_ERROR */
+	uint32_t count;            /* REPLY_ARRAY */
 	const struct reply *elems; /* REPLY_ARRAY: `count` of them */
 };
 

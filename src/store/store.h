@@ -64,13 +64,14 @@ bool store_is_ready(const struct store *store);
 /* How well Redis keeps what is acknowledged, and what it is; for the start-up log and `status`. */
 struct store_info {
 	bool ready;
-	char version[32];	/* of Redis, "" before the first connection */
-	bool aof;		/* appendonly */
-	char appendfsync[16];	/* "always", "everysec", "no", "" when AOF is off or CONFIG is forbidden */
-	char policy[32];	/* maxmemory-policy */
-	char problem[160];	/* why it is not ready, or "" */
-	double round_trip_ms;	/* of the last call */
-	unsigned pending;	/* calls in flight */
+	char version[32]; /* of Redis, "" before the first connection */
+	bool aof;         /* appendonly */
+	char appendfsync
+		[16]; /* "always", "everysec", "no", "" when AOF is off or CONFIG is forbidden */
+	char policy[32];      /* maxmemory-policy */
+	char problem[160];    /* why it is not ready, or "" */
+	double round_trip_ms; /* of the last call */
+	unsigned pending;     /* calls in flight */
 	uint64_t calls, errors, reconnects;
 };
 void store_info(const struct store *store, struct store_info *out);

@@ -46,9 +46,17 @@ END_TEST
 
 START_TEST(utf8_is_judged_strictly)
 {
-	static const char *const good[] = { "", "a", "\xc3\xa9", "\xe2\x82\xac", "\xf0\x9f\x98\x80", "\xef\xbf\xbf" };
-	static const char *const bad[] = { "\x80", "\xc3", "\xc0\x80", "\xe0\x80\x80", "\xed\xa0\x80",
-					   "\xf4\x90\x80\x80", "\xf8\x88\x80\x80\x80", "a\xff" };
+	static const char *const good[] = {
+		"", "a", "\xc3\xa9", "\xe2\x82\xac", "\xf0\x9f\x98\x80", "\xef\xbf\xbf"
+	};
+	static const char *const bad[] = { "\x80",
+					   "\xc3",
+					   "\xc0\x80",
+					   "\xe0\x80\x80",
+					   "\xed\xa0\x80",
+					   "\xf4\x90\x80\x80",
+					   "\xf8\x88\x80\x80\x80",
+					   "a\xff" };
 
 	for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++)
 		ck_assert(str_is_utf8(str_of(good[i])));

@@ -61,7 +61,8 @@ END_TEST
 
 START_TEST(what_is_no_name_is_refused)
 {
-	static const char *const bad[] = { "", "a", "a:b", "a:b:c:d", "a:b:c%", "a:b:%2", "a:%41:c" };
+	static const char *const bad[] = { "",       "a",      "a:b",    "a:b:c:d",
+					   "a:b:c%", "a:b:%2", "a:%41:c" };
 	struct buf b = { 0 };
 	struct str parts[3];
 

@@ -6,7 +6,11 @@
 static struct token
 some_token(void)
 {
-	struct token t = { .fence = 1795623486014645, .epoch = 7, .width = 17, .ends = 13699519241, .size = 300 };
+	struct token t = { .fence = 1795623486014645,
+			   .epoch = 7,
+			   .width = 17,
+			   .ends = 13699519241,
+			   .size = 300 };
 
 	t.deadline_us = (t.ends << t.width) - 100000;
 	id_random(t.random, sizeof(t.random));
@@ -85,7 +89,8 @@ END_TEST
 
 START_TEST(buckets_are_never_wider_than_a_twentieth_of_the_timeout)
 {
-	ck_assert_uint_eq(token_width(1), 14); /* 16 ms: within the 50 ms that are always allowed */
+	ck_assert_uint_eq(token_width(1),
+			  14); /* 16 ms: within the 50 ms that are always allowed */
 	ck_assert_uint_eq(token_width(300000), 14);
 	for (uint64_t timeout = 1000000; timeout <= 43200000000ull; timeout *= 3) {
 		uint64_t unit = 1ull << token_width(timeout);
