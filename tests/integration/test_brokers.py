@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from harness import Queue, Worker, fresh, ids_of, seconds_of, wait_until, within
+from harness import Queue, Worker, fresh, ids_of, seconds_of, wait_for_time, wait_until, within
 
 
 @pytest.fixture
@@ -187,6 +187,18 @@ def test_what_a_killed_broker_held_comes_back_in_time(queue, redis, make_broker)
     assert sorted(ids_of(back)) == ["m1", "m2"]
     assert [each.attempts for each in back] == [1, 1]
     assert not queue.ack(first) and not queue.ack(second)
+
+
+def test_a_connection_lease_extended_through_another_broker_ends_with_its_connection(queue, there):
+    queue.send("m1")
+    held = there.take_one(visibility_timeout=0.5, lease="connection")
+    begun = time.monotonic()
+    assert queue.extend(held, 600) is not None
+    wait_for_time(begun + 3.2)
+    assert queue.counts() == (0, 0, 1, 0)
+    there.client.close()
+    received = queue.take_one(wait=2)
+    assert (received.id, received.attempts, received.last_error) == ("m1", 1, "connection closed")
 
 
 def test_a_killed_broker_that_swept_is_replaced_within_moments(redis, make_broker):

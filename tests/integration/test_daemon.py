@@ -479,6 +479,18 @@ def test_an_embedded_redis_dies_with_its_broker(embedded):
     assert Queue(embedded.connect(), AGENT).take_one().id == "m1"
 
 
+def test_a_broker_restarted_at_once_after_a_kill_finds_its_embedded_redis(embedded):
+    """The old redis-server is still ending when the new coordd starts."""
+    embedded.start()
+    sent = []
+    for _ in range(5):
+        queue = Queue(embedded.connect(), AGENT)
+        sent.append(queue.send())
+        embedded.kill()
+        embedded.start()
+    assert ids_of(Queue(embedded.connect(), AGENT).drain()) == sent
+
+
 def test_an_embedded_redis_that_dies_is_started_again(embedded):
     embedded.start()
     queue = Queue(embedded.connect(), AGENT)

@@ -120,6 +120,15 @@ def test_a_redrive_takes_the_ones_named(queue, dead, by):
 
 
 @pytest.mark.parametrize("by", ["ids", "message_ids"])
+@pytest.mark.parametrize("move", [redrive, purge])
+def test_a_dead_letter_named_twice_is_moved_once(queue, dead, move, by):
+    name = dead[2]["id"] if by == "ids" else "m2"
+    assert move(queue, **{by: [name, name, name]}) == 1
+    assert dead_ids(queue) == ["m0", "m1", "m3", "m4", "m5"]
+    assert queue.peek() == (["m2"] if move is redrive else [])
+
+
+@pytest.mark.parametrize("by", ["ids", "message_ids"])
 @pytest.mark.parametrize("method", ["dlq_redrive", "dlq_purge"])
 def test_an_empty_list_of_names_never_means_all(queue, dead, method, by):
     ids = queue.client.submit_all([(method, {"agent": queue.agent, by: []}), ("ping", {})])

@@ -33,9 +33,9 @@ def test_a_batch_takes_at_most_max(queue):
 
 def test_the_deadline_is_when_the_reservation_ends_on_the_clock_of_redis(queue, redis):
     queue.send_all(["m1", "m2", "m3"])
-    for params, visibility in (({}, 5), ({"visibility_timeout": 100}, 100), ({"visibility_timeout": 1.5}, 1.5)):
+    for visibility in (5, 100, 1.5):
         before = redis.time()
-        received = queue.receive(**params)
+        received = queue.receive(**{} if visibility == 5 else {"visibility_timeout": visibility})
         assert before + visibility - 0.01 <= received.deadline <= redis.time() + visibility + 0.01
 
 
