@@ -179,6 +179,7 @@ call_configure(uint64_t size)
 	args_uint(&args, size);
 	for (unsigned i = 0; i < 5; i++)
 		args_str(&args, STR(""));
+	args_str(&args, STR("t:bell"));
 	call(SCRIPT_CONFIGURE, 1, &args);
 }
 

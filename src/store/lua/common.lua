@@ -28,4 +28,4 @@ end
 local changed = false
 
 -- Defined by helpers.lua, which tick includes only where it needs them: a function costs as much as a command.
-local LISTS, save, wake_by, settings, failed_once_more, is_expired, list_of, bury, put_delayed, count_ready, recount, push_each, promote, ring
+local LISTS, save, wake_by, settings, parts_of, failed_once_more, is_expired, list_of, bury, put_delayed, count_ready, recount, push_each, promote, ring

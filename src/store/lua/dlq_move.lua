@@ -22,29 +22,16 @@ end
 local only_ids = nids > 0 and #ARGV == 7 + nids
 
 local function message_id(item)
-	local f, p = byte(item, 2), 10
-	if band(f, 16) ~= 0 then
-		p = p + 7
-	end
-	if band(f, 32) ~= 0 then
-		local _, n = unpk('>HH', item, p)
-		p = p + 4 + n % 65535
-	end
+	local _, p = parts_of(item)
 	p = p + 1 + byte(item, p) -- sender: type, instance
 	p = p + 1 + byte(item, p)
 	return sub(item, p + 1, p + byte(item, p))
 end
 
+-- As it was sent: no attempts, no error, no ttl.
 local function revived(item)
-	local f, p = byte(item, 2), 10
-	if band(f, 16) ~= 0 then
-		p = p + 7
-	end
-	if band(f, 32) ~= 0 then
-		local _, n = unpk('>HH', item, p)
-		p = p + 4 + n % 65535
-	end
-	return char(1, band(f, 207)) .. sub(item, 3, 9) .. sub(item, p)
+	local _, body = parts_of(item)
+	return char(1, band(byte(item, 2), 207)) .. sub(item, 3, 9) .. sub(item, body)
 end
 
 local ids

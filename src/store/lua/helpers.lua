@@ -39,20 +39,24 @@ function settings(...)
 end
 
 -- Items: format, flags, enqueued, [due by], [attempts, length of the error (65535: none), error], body.
-function failed_once_more(item, err)
-	local f, p, attempts = byte(item, 2), 10, 0
+-- Where the attempts stand or would stand, where the body begins, and how many attempts there were.
+function parts_of(item)
+	local f, p = byte(item, 2), 10
 	if band(f, 16) ~= 0 then
 		p = 17
 	end
-	local q = p
-	if band(f, 32) ~= 0 then
-		local n
-		attempts, n = unpk('>HH', item, p)
-		q = p + 4 + n % 65535
+	if band(f, 32) == 0 then
+		return p, p, 0
 	end
+	local attempts, n = unpk('>HH', item, p)
+	return p, p + 4 + n % 65535, attempts
+end
+
+function failed_once_more(item, err)
+	local p, body, attempts = parts_of(item)
 	attempts = math.min(attempts + 1, 65535)
-	local head = char(1, bor(f, 32)) .. sub(item, 3, p - 1) .. pack('>HH', attempts, err and #err or 65535)
-	return head .. (err or '') .. sub(item, q), attempts
+	local head = char(1, bor(byte(item, 2), 32)) .. sub(item, 3, p - 1)
+	return head .. pack('>HH', attempts, err and #err or 65535) .. (err or '') .. sub(item, body), attempts
 end
 
 function is_expired(item)
