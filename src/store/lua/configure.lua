@@ -20,7 +20,7 @@ for i = 1, 6 do
 	set = set or words[i] ~= ''
 end
 -- Every broker is told at once; who does not hear it learns it from lead.
-redis.call('PUBLISH', ARGV[9], '')
+redis.pcall('PUBLISH', ARGV[9], '')
 local text = table.concat(words, ';') .. ';'
 if not set then
 	redis.call('HDEL', KEYS[1], field)
