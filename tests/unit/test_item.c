@@ -29,12 +29,13 @@ START_TEST(what_goes_in_comes_out)
 	struct args args = { 0 };
 	struct item item;
 	size_t size;
-	struct str raw = item_of(&args,
-				 "{'sender': {'type': 's', 'instance': '1'}, 'message': "
-				 "{'message_id': 'm', 'trace': [1, 2], 'message_type': 'event', "
-				 "'payload': {'a': 1}, 'priority': 9, 'reply_to': 'x', "
-				 "'timestamp': '2026-01-05T07:52:10Z'}}",
-				 0, &size);
+	struct str raw =
+		item_of(&args,
+			"{'sender': {'type': 's', 'instance': '1'}, 'message': "
+			"{'message_id': 'm', 'trace': [1, 2], 'message_type': 'event', "
+			"'payload': {'a': 1}, 'priority': 9, 'reply_to': 'x', "
+			"'timestamp': '2026-01-05T07:52:10Z'}}",
+			0, &size);
 
 	ck_assert(item_read(&item, raw));
 	ck_assert_uint_eq(item.priority, 9);
@@ -59,9 +60,10 @@ START_TEST(a_plain_message_costs_little_more_than_its_parts)
 	struct args args = { 0 };
 	struct item item;
 	size_t size;
-	struct str raw = item_of(
-		&args, "{'sender': {'type': 's'}, 'message': {'message_id': 'm', 'message_type': 'request'}}",
-		0, &size);
+	struct str raw = item_of(&args,
+				 "{'sender': {'type': 's'}, 'message': {'message_id': 'm', "
+				 "'message_type': 'request'}}",
+				 0, &size);
 
 	/* 9 of header, lengths, "s", "default", "m", and the empty payload. */
 	ck_assert_uint_eq(size, 9 + 3 + 1 + 7 + 1 + 1);
@@ -77,11 +79,11 @@ START_TEST(no_part_of_an_item_is_taken_for_one)
 	struct args args = { 0 };
 	struct item item;
 	size_t size;
-	struct str raw =
-		item_of(&args,
-			"{'sender': {'type': 's'}, 'message': {'message_id': 'm', 'message_type': "
-			"'request', 'x': 1, 'timestamp': '2026-01-05'}}",
-			1800000001000000, &size);
+	struct str raw = item_of(
+		&args,
+		"{'sender': {'type': 's'}, 'message': {'message_id': 'm', 'message_type': "
+		"'request', 'x': 1, 'timestamp': '2026-01-05'}}",
+		1800000001000000, &size);
 
 	for (size_t n = 0; n < size; n++)
 		ck_assert(!item_read(&item, (struct str){ raw.p, n }));
@@ -98,16 +100,16 @@ digest_of(uint8_t out[ITEM_DIGEST_LEN], const char *message)
 	struct field_rules rules = { false, 1000 };
 	struct params p;
 
-	ck_assert_int_eq(params_read(&p, buf_str(&params), F(sender) | F(message), 0, &rules, NULL),
-			 OK);
+	ck_assert_int_eq(
+		params_read(&p, buf_str(&params), F(sender) | F(message), 0, &rules, NULL), OK);
 	item_digest(out, &p.sender, &p.message);
 	buf_done(&params);
 }
 
 START_TEST(only_what_makes_a_message_another_changes_its_digest)
 {
-#define MESSAGE(sender, id, type, payload, more)                                              \
-	"{'sender': {'type': '" sender "'}, 'message': {'message_id': '" id "', "               \
+#define MESSAGE(sender, id, type, payload, more)                                  \
+	"{'sender': {'type': '" sender "'}, 'message': {'message_id': '" id "', " \
 	"'message_type': '" type "', 'payload': " payload more "}}"
 	static const char *const others[] = {
 		MESSAGE("t", "m", "event", "{'a': 1}", ""),

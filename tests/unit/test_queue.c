@@ -77,7 +77,8 @@ static struct reply *
 run_tick(const struct fake_call *call)
 {
 	const char *head = call->args[1].p;
-	unsigned nsettle = (unsigned)unpack_uint(head, 2), nsend = (unsigned)unpack_uint(head + 2, 2);
+	unsigned nsettle = (unsigned)unpack_uint(head, 2),
+		 nsend = (unsigned)unpack_uint(head + 2, 2);
 	unsigned nrun = (unsigned)unpack_uint(head + 4, 2), handed = 0, at = TICK_FIRST;
 	struct buf settled = { 0 }, deadlines = { 0 }, first = { 0 };
 	struct reply *items[ROOM], *reply;
@@ -89,7 +90,8 @@ run_tick(const struct fake_call *call)
 
 		buf_putc(&settled, done);
 		if (kind == 'X') {
-			pack_uint(buf_reserve(&deadlines, 7), 7, done == '1' ? NOW + 1000000 : 0);
+			pack_uint(buf_reserve(&deadlines, 7), 7,
+				  done == '1' ? NOW + 1000000 : 0);
 			deadlines.len += 7;
 		}
 		at += kind == 'A' ? 2 : 3;
@@ -113,11 +115,11 @@ run_tick(const struct fake_call *call)
 	pack_uint(first.data + 25, 4, f.nready);
 	f.fence += handed;
 	ck_assert_uint_le(handed, 3); /* as many as the next line has room for */
-	reply = fake_reply_array(f.fake, 4 + handed, fake_reply_str(f.fake, buf_str(&first)),
-				 fake_reply_str(f.fake, buf_str(&settled)),
-				 fake_reply_str(f.fake, STR("")),
-				 fake_reply_str(f.fake, buf_str(&deadlines)), handed > 0 ? items[0] : NULL,
-				 handed > 1 ? items[1] : NULL, handed > 2 ? items[2] : NULL);
+	reply = fake_reply_array(
+		f.fake, 4 + handed, fake_reply_str(f.fake, buf_str(&first)),
+		fake_reply_str(f.fake, buf_str(&settled)), fake_reply_str(f.fake, STR("")),
+		fake_reply_str(f.fake, buf_str(&deadlines)), handed > 0 ? items[0] : NULL,
+		handed > 1 ? items[1] : NULL, handed > 2 ? items[2] : NULL);
 	buf_done(&settled);
 	buf_done(&deadlines);
 	buf_done(&first);
@@ -135,15 +137,18 @@ on_call(void *arg, struct fake_store *fake, const struct fake_call *call)
 	case SCRIPT_TICK_OOM:
 		return run_tick(call);
 	case SCRIPT_STATS:
-		return fake_reply_array(fake, 1,
-					fake_reply_str(fake, (struct str){ nothing, STATS_BYTES }));
+		return fake_reply_array(
+			fake, 1, fake_reply_str(fake, (struct str){ nothing, STATS_BYTES }));
 	case SCRIPT_SWEEP:
-		return fake_reply_array(fake, 1, fake_reply_str(fake, (struct str){ nothing, 23 }));
+		return fake_reply_array(fake, 1,
+					fake_reply_str(fake, (struct str){ nothing, 23 }));
 	case SCRIPT_LIST:
-		return fake_reply_array(fake, 1, fake_reply_str(fake, STR("default:w:default")));
+		return fake_reply_array(fake, 1,
+					fake_reply_str(fake, STR("default:w:default")));
 	case SCRIPT_DLQ_REDRIVE:
 	case SCRIPT_DLQ_PURGE:
-		return fake_reply_array(fake, 3, fake_reply_int(fake, 2), fake_reply_str(fake, STR("9")),
+		return fake_reply_array(fake, 3, fake_reply_int(fake, 2),
+					fake_reply_str(fake, STR("9")),
 					fake_reply_int(fake, fake_store_calls(fake) < 2));
 	case SCRIPT_CONFIGURE:
 		return fake_reply_array(fake, 2, fake_reply_str(fake, STR("7;;;;;;")),
@@ -176,8 +181,8 @@ set_up(void)
 	f.loop = loop_new();
 	f.fake = fake_store_new(f.loop);
 	fake_store_on_call(f.fake, on_call, NULL);
-	f.queues = queues_new(f.loop, fake_store_store(f.fake), "coordd", "b-0123456789abcdef", &policy,
-			      1 << 20, &ops, NULL);
+	f.queues = queues_new(f.loop, fake_store_store(f.fake), "coordd", "b-0123456789abcdef",
+			      &policy, 1 << 20, &ops, NULL);
 	f.q = queues_get(f.queues, STR("default"), &w);
 	queue_pin(f.q);
 }
@@ -269,7 +274,8 @@ on_stats(void *arg, enum err err, const struct queue_stats *stats)
 }
 
 static void
-on_list(void *arg, enum err err, const struct str *names, const struct queue_stats *stats, unsigned n)
+on_list(void *arg, enum err err, const struct str *names, const struct queue_stats *stats,
+	unsigned n)
 {
 	struct got *g = arg;
 
@@ -304,7 +310,9 @@ static void
 send_one(struct got *g, const char *id)
 {
 	struct agent_id s = { STR("s"), STR("1") };
-	struct message m = { .id = str_of(id), .priority = 5, .payload = STR("\x80"), .map = STR("\x80") };
+	struct message m = {
+		.id = str_of(id), .priority = 5, .payload = STR("\x80"), .map = STR("\x80")
+	};
 
 	queue_send(f.q, &s, &m, 0, false, 0, on_sent, g);
 }
