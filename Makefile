@@ -178,7 +178,7 @@ run_tests = @ASAN_OPTIONS=detect_stack_use_after_return=1 UBSAN_OPTIONS=print_st
 valgrind: deps-lint ## the unit tests under valgrind
 	$(again) MODE=debug under-valgrind
 under-valgrind: units
-	@CK_TIMEOUT_MULTIPLIER=20 $(PYTHON) -B tests/run $(unit_bin) --wrap \
+	@CK_TIMEOUT_MULTIPLIER=20 CK_EXCLUDE_TAGS=not_valgrind $(PYTHON) -B tests/run $(unit_bin) --wrap \
 	 'valgrind -q --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite,indirect'
 
 coverage: ## every test, then which part of each file they reached

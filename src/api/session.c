@@ -18,7 +18,10 @@
 #include "base/log.h"
 #include "base/mem.h"
 
-enum { MAX_HEAVY = 4 }; /* heavy requests of one connection under way at once */
+enum {
+	MAX_HEAVY = 4,      /* heavy requests of one connection under way at once */
+	MAX_OVERDUE = 1000, /* leases past their deadline that one connection keeps */
+};
 
 static void
 session_unref(struct session *s)
@@ -176,19 +179,31 @@ delivery_free(struct delivery *d)
 	free(d);
 }
 
-/* Forget those that have left and are no lease: they stand in front, in the order of the output. */
+/*
+ * Forget those that have left and are no lease: they stand in front, in the order of the output.
+ * A lease past its deadline is kept all the same, as another broker may have extended it; who lets
+ * very many pass loses the oldest, whose deadline then ends it alone.
+ */
 static void
-forget_written(struct session *s, uint64_t now_us)
+forget_written(struct session *s, bool all)
 {
-	uint64_t written = conn_written_total(s->conn);
+	uint64_t written = conn_written_total(s->conn),
+		 now = all ? store_now_us(s->api->store) : 0;
 	struct delivery *d, *next;
+	unsigned overdue = 0;
 
+	for (d = TAILQ_FIRST(&s->deliveries); all && d; d = TAILQ_NEXT(d, link))
+		overdue += d->is_lease && d->deadline_us < now;
 	for (d = TAILQ_FIRST(&s->deliveries); d && d->ends_at <= written; d = next) {
 		next = TAILQ_NEXT(d, link);
-		if (!d->is_lease || (now_us && d->deadline_us + 2000000 < now_us))
+		if (!d->is_lease) {
 			delivery_free(d);
-		else if (!now_us)
+		} else if (!all) {
 			break; /* leases are looked through once a second */
+		} else if (d->deadline_us < now && overdue > MAX_OVERDUE) {
+			delivery_free(d);
+			overdue--;
+		}
 	}
 }
 
@@ -197,7 +212,7 @@ session_watch(struct session *s, struct queue *q, const struct reservation *res,
 {
 	struct delivery *d = xcalloc(1, sizeof(*d));
 
-	forget_written(s, 0);
+	forget_written(s, false);
 	d->session = s;
 	d->queue = q;
 	d->token = res->token;
@@ -229,12 +244,11 @@ api_settled(struct api *api, const struct token *token, uint64_t deadline_us)
 void
 api_on_second(struct api *api)
 {
-	uint64_t now = store_now_us(api->store);
 	struct session *s;
 
 	TAILQ_FOREACH (s, &api->sessions, link)
 		if (!TAILQ_EMPTY(&s->deliveries))
-			forget_written(s, now);
+			forget_written(s, true);
 }
 
 /* Opening and closing ------------------------------------------------------------------------------ */

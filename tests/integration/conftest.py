@@ -22,7 +22,8 @@ class Shared:
     def ready(self):
         if self.broker is None or not self.broker.is_running():
             self.discard()
-            self.broker = Broker(self.redis.url).start()
+            self.broker = Broker(self.redis.url)
+            self.broker.start()
         return self.broker
 
     def discard(self):
