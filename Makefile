@@ -192,7 +192,7 @@ fuzzers: $(fuzz_bin)
 	@set -e; for f in $(fuzz_bin); do \
 		mkdir -p $$f.corpus; \
 		$$f -max_total_time=$(FUZZ_SECONDS) -max_len=4096 -malloc_limit_mb=64 -artifact_prefix=$$f. \
-		    $$f.corpus tests/fuzz/corpus/$${f##*/}; done
+		    $$f.corpus $$(ls -d tests/fuzz/corpus/$${f##*/} 2>/dev/null); done
 
 bench: deps-bench ## compare with beanstalkd and raw Redis lists; takes minutes
 	$(again) all $(bench_bin)

@@ -22,28 +22,51 @@ priority_bits(uint8_t priority)
 	return priority == 9 ? 2 : priority == 5 ? 1 : 0;
 }
 
-/* Raw keys and values of a message that are not AgentMessage's own; returns their size. */
+/* The next raw key and value of a message that is not AgentMessage's own; false behind the last. */
+static bool
+next_extra(struct mp *m, uint32_t *pairs, struct str *raw)
+{
+	while (*pairs) {
+		const uint8_t *from = m->p;
+		struct str key;
+
+		--*pairs;
+		mp_read_str(m, &key);
+		mp_skip(m);
+		*raw = (struct str){ (const char *)from, (size_t)(m->p - from) };
+		if (!message_knows_key(key))
+			return true;
+	}
+	return false;
+}
+
 static size_t
+extra_size(const struct message *message)
+{
+	struct mp m = mp_of(message->map);
+	uint32_t pairs = 0;
+	struct str raw;
+	size_t n = 0;
+
+	mp_read_map(&m, &pairs);
+	while (next_extra(&m, &pairs, &raw))
+		n += raw.n;
+	return n;
+}
+
+static char *
 put_extra(char *to, const struct message *message)
 {
 	struct mp m = mp_of(message->map);
 	uint32_t pairs = 0;
-	size_t n = 0;
+	struct str raw;
 
 	mp_read_map(&m, &pairs);
-	while (pairs--) {
-		const uint8_t *from = m.p;
-		struct str key;
-
-		mp_read_str(&m, &key);
-		mp_skip(&m);
-		if (message_knows_key(key))
-			continue;
-		if (to)
-			memcpy(to + n, from, (size_t)(m.p - from));
-		n += (size_t)(m.p - from);
+	while (next_extra(&m, &pairs, &raw)) {
+		memcpy(to, raw.p, raw.n);
+		to += raw.n;
 	}
-	return n;
+	return to;
 }
 
 static char *
@@ -58,7 +81,7 @@ size_t
 item_put(struct args *args, const struct agent_id *sender, const struct message *message,
 	 uint64_t enqueued_us, uint64_t due_by_us)
 {
-	size_t extra = message->extra ? put_extra(NULL, message) : 0;
+	size_t extra = message->extra ? extra_size(message) : 0;
 	size_t n = 9 + (due_by_us ? 7 : 0) + 1 + sender->type.n + 1 + sender->instance.n + 1 +
 		   message->id.n + (message->timestamp.n ? 1 + message->timestamp.n : 0) +
 		   (message->extra ? 8 + extra : 0) + message->payload.n;
@@ -79,7 +102,7 @@ item_put(struct args *args, const struct agent_id *sender, const struct message 
 	if (message->extra) {
 		to = pack_uint(to, 4, message->extra);
 		to = pack_uint(to, 4, extra);
-		to += put_extra(to, message);
+		to = put_extra(to, message);
 	}
 	memcpy(to, message->payload.p, message->payload.n);
 	return n;

@@ -131,6 +131,7 @@ take_parked(struct tick *t)
 static void
 make_runs(struct tick *t)
 {
+	struct tick_run *last = NULL;
 	struct receive *r;
 	unsigned n = 0;
 
@@ -138,8 +139,6 @@ make_runs(struct tick *t)
 		n++;
 	t->runs = xcalloc(n, sizeof(*t->runs));
 	TAILQ_FOREACH (r, &t->receives, link) {
-		struct tick_run *last = t->nruns ? &t->runs[t->nruns - 1] : NULL;
-
 		r->state = RECEIVE_ASKED;
 		if (last && last->receivers == last->wanted && r->max == 1 &&
 		    last->visibility_us == r->visibility_us) {
@@ -147,8 +146,8 @@ make_runs(struct tick *t)
 			last->wanted++;
 			continue;
 		}
-		t->runs[t->nruns++] =
-			(struct tick_run){ r->visibility_us, r->width, 1, r->max };
+		last = &t->runs[t->nruns++];
+		*last = (struct tick_run){ r->visibility_us, r->width, 1, r->max };
 	}
 }
 

@@ -101,7 +101,7 @@ run_tick(const struct fake_call *call)
 	to = pack_uint(to, 7, NOW);
 	to = pack_uint(to, 7, f.fence);
 	to = pack_uint(to, 4, 0);
-	to = pack_uint(to, 7, NOW + 1000000);
+	pack_uint(to, 7, NOW + 1000000);
 	buf_put(&first, bytes, 25);
 	buf_put(&first, "\0\0\0\0\0", 5);
 	for (unsigned i = 0; i < nrun; i++) {
