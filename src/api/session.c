@@ -241,14 +241,22 @@ api_settled(struct api *api, const struct token *token, uint64_t deadline_us)
 		delivery_free(d);
 }
 
+static void give_back_ask(struct give_back *g);
+
 void
 api_on_second(struct api *api)
 {
+	struct give_back *g;
 	struct session *s;
 
 	TAILQ_FOREACH (s, &api->sessions, link)
 		if (!TAILQ_EMPTY(&s->deliveries))
 			forget_written(s, true);
+	if (!store_is_ready(api->store))
+		return;
+	TAILQ_FOREACH (g, &api->given_back, link)
+		if (!g->is_asked)
+			give_back_ask(g);
 }
 
 /* Opening and closing ------------------------------------------------------------------------------ */
@@ -270,17 +278,49 @@ session_on_open(void *arg, struct conn *conn)
 }
 
 static void
+give_back_end(struct give_back *g)
+{
+	TAILQ_REMOVE(&g->api->given_back, g, link);
+	queue_unpin(g->queue);
+	free(g);
+}
+
+static void
+give_back_done(void *arg, enum err err, bool done, uint64_t deadline_us)
+{
+	struct give_back *g = arg;
+
+	(void)done;
+	(void)deadline_us;
+	g->is_asked = false;
+	if (!err || g->api->is_draining || g->token.deadline_us < store_now_us(g->api->store))
+		give_back_end(g);
+}
+
+static void
+give_back_ask(struct give_back *g)
+{
+	struct settle_how how = { .kind = g->kind, .error = STR("connection closed") };
+
+	g->is_asked = true;
+	queue_settle(g->queue, &g->token, &how, give_back_done, g);
+}
+
+static void
 give_back(struct delivery *d, uint64_t written)
 {
-	struct settle_how how = { .kind = SETTLE_RELEASE };
+	struct give_back *g;
 
-	if (d->ends_at <= written) {
-		if (!d->is_lease)
-			return;
-		how = (struct settle_how){ .kind = SETTLE_FAIL,
-					   .error = STR("connection closed") };
-	}
-	queue_settle(d->queue, &d->token, &how, NULL, NULL);
+	if (d->ends_at <= written && !d->is_lease)
+		return;
+	g = xcalloc(1, sizeof(*g));
+	g->api = d->session->api;
+	g->queue = d->queue;
+	g->token = d->token;
+	g->kind = d->ends_at <= written ? SETTLE_FAIL : SETTLE_RELEASE;
+	queue_pin(g->queue);
+	TAILQ_INSERT_TAIL(&g->api->given_back, g, link);
+	give_back_ask(g);
 }
 
 static void
@@ -328,6 +368,7 @@ api_new(struct loop *loop, struct store *store, struct queues *queues, const cha
 	api->config = *config;
 	api->started_us = loop_clock_us();
 	TAILQ_INIT(&api->sessions);
+	TAILQ_INIT(&api->given_back);
 	snprintf(api->instance_id, sizeof(api->instance_id), "%s", instance_id);
 	return api;
 }
@@ -342,6 +383,12 @@ api_set_conns(struct api *api, struct conns *conns)
 void
 api_free(struct api *api)
 {
+	struct give_back *g;
+
+	while ((g = TAILQ_FIRST(&api->given_back))) {
+		TAILQ_REMOVE(&api->given_back, g, link); /* the deadline does it */
+		free(g);
+	}
 	free(api);
 }
 

@@ -34,6 +34,8 @@ struct api {
 	unsigned in_flight, parked;
 	uint64_t ignored;        /* notifications nobody asked for, and responses */
 	struct delivery *leases; /* by token: those that end with their connection */
+	TAILQ_HEAD(, give_back)
+	given_back; /* of closed connections, and Redis was not told yet */
 	TAILQ_HEAD(, session) sessions;
 };
 
@@ -48,6 +50,17 @@ struct delivery {
 	uint64_t ends_at;     /* offset in the connection's output behind its answer */
 	uint64_t deadline_us; /* Redis's clock */
 	bool is_lease;
+};
+
+/* What a closed connection held goes back; asked for again each second until Redis says so, or
+ * the deadline does it. */
+struct give_back {
+	TAILQ_ENTRY(give_back) link;
+	struct api *api;
+	struct queue *queue; /* pinned */
+	struct token token;
+	enum settle kind;
+	bool is_asked;
 };
 
 struct session {

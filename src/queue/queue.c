@@ -33,7 +33,12 @@ pack_policy(struct queues *queues)
 static void
 on_yielded(void *arg)
 {
-	queues_look_all(arg);
+	struct queues *queues = arg;
+	struct queue *q;
+
+	TAILQ_FOREACH (q, &queues->with_parked, parked_link)
+		q->yields_until_us = 0; /* this timer and the loop's clock may differ */
+	queues_look_all(queues);
 }
 
 struct queues *

@@ -13,9 +13,12 @@
 #include "queue/tick.h"
 #include "store/keys.h"
 
+enum { MAX_STEPS = 8 };
+
 struct sweep {
 	struct queue *queue;
 	bool force;
+	unsigned steps;
 	uint64_t count;
 	count_cb *on_count;
 	sweep_cb *on_swept;
@@ -55,7 +58,8 @@ sweep_on_reply(void *arg, enum err err, const struct reply *reply)
 		queue_mark_dirty(s->queue);
 	}
 	flags = (unsigned)head.p[22];
-	if (flags & 1)
+	/* The janitor looks after all queues: one with very much to do comes again in its next round. */
+	if (flags & 1 && (!s->on_swept || ++s->steps < MAX_STEPS))
 		sweep_step(s);
 	else
 		sweep_finish(s, OK, unpack_uint(head.p + 7, 7), flags & 2);
@@ -145,7 +149,7 @@ recover_on_count(void *arg, enum err err, uint64_t count)
 	struct recover *r = arg;
 
 	r->count += count;
-	if (err)
+	if (err && r->err != ERR_UNKNOWN)
 		r->err = err;
 	r->pending--;
 	recover_next(r);

@@ -23,6 +23,7 @@ enum {
 		500000, /* how often Redis is told that somebody waits here; it remembers for 3 s */
 	OTHERS_US = 200000, /* how often we ask for others who wait */
 	YIELD_US = 20000,   /* their time to come */
+	PROMOTED = 200,     /* delayed messages that one call may make ready */
 };
 
 static struct tick *
@@ -105,17 +106,39 @@ is_yielding(const struct queue *q)
 	return q->yields_until_us && loop_now_us(q->queues->loop) < q->yields_until_us;
 }
 
+/* While others go first, who can wait does. */
+static void
+park_newcomers(struct tick *t)
+{
+	uint64_t now = loop_now_us(t->queue->queues->loop);
+	struct receive *r, *next;
+
+	for (r = TAILQ_FIRST(&t->receives); r; r = next) {
+		next = TAILQ_NEXT(r, link);
+		if (r->until_us <= now || r->is_cancelled)
+			continue;
+		TAILQ_REMOVE(&t->receives, r, link);
+		t->wanted -= r->max;
+		receive_park(r);
+	}
+}
+
 /* Those who wait longest go before those who ask now, as many as may find something. */
 static void
 take_parked(struct tick *t)
 {
 	struct queue *q = t->queue;
-	unsigned may = q->look ? TICK_MAX_HANDED : t->nsends + t->returns + t->wanted;
+	/* With a newcomer, also those for whom something becomes due in this very call. */
+	unsigned may =
+		q->look ? TICK_MAX_HANDED
+			: t->nsends + t->returns + (t->wanted ? t->wanted + PROMOTED : 0);
 	struct receives first;
 	struct receive *r;
 
-	if (is_yielding(q))
+	if (is_yielding(q)) {
+		park_newcomers(t);
 		return;
+	}
 	q->look = false;
 	TAILQ_INIT(&first);
 	while (may && (r = TAILQ_FIRST(&q->parked)) && t->wanted + r->max <= TICK_MAX_HANDED) {
@@ -509,6 +532,9 @@ tick_on_reply(void *arg, enum err err, const struct reply *reply)
 	tell_receives(t, err, reply, head, more);
 	q->pins--;
 	q->in_flight--;
+	if (left)
+		q->noted_until_us =
+			0; /* the script may have struck our note with the others' */
 	if (left && q->nparked)
 		q->look = true;
 	tick_free(t);

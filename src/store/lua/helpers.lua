@@ -41,11 +41,11 @@ end
 -- Items: format, flags, enqueued, [due by], [attempts, length of the error (65535: none), error], body.
 -- Where the attempts stand or would stand, where the body begins, and how many attempts there were.
 function parts_of(item)
-	local f, p = byte(item, 2), 10
+	local f, p = byte(item, 2) or 0, 10
 	if band(f, 16) ~= 0 then
 		p = 17
 	end
-	if band(f, 32) == 0 then
+	if band(f, 32) == 0 or #item < p + 3 then
 		return p, p, 0
 	end
 	local attempts, n = unpk('>HH', item, p)
@@ -55,16 +55,16 @@ end
 function failed_once_more(item, err)
 	local p, body, attempts = parts_of(item)
 	attempts = math.min(attempts + 1, 65535)
-	local head = char(1, bor(byte(item, 2), 32)) .. sub(item, 3, p - 1)
+	local head = char(1, bor(byte(item, 2) or 0, 32)) .. sub(item, 3, p - 1)
 	return head .. pack('>HH', attempts, err and #err or 65535) .. (err or '') .. sub(item, body), attempts
 end
 
 function is_expired(item)
-	return band(byte(item, 2), 16) ~= 0 and unpk('>I7', item, 10) <= now
+	return #item >= 16 and band(byte(item, 2), 16) ~= 0 and unpk('>I7', item, 10) <= now
 end
 
 function list_of(item)
-	return base .. LISTS[band(byte(item, 2), 3)]
+	return base .. (LISTS[band(byte(item, 2) or 1, 3)] or ':5')
 end
 
 -- Reasons: 1 permanent, 2 attempts, 3 expired.

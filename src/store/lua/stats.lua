@@ -17,7 +17,7 @@ for i = 5, #ARGV do
 	for p, list in ipairs({ ':9', ':5', ':1' }) do
 		n[p] = call('LLEN', base .. list)
 		local head = n[p] > 0 and call('LRANGE', base .. list, 0, 0)[1]
-		if head then
+		if head and #head >= 9 then
 			local at = struct.unpack('>I7', head, 3)
 			if oldest == 0 or at < oldest then
 				oldest = at

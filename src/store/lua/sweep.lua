@@ -24,9 +24,16 @@ end
 local policy = settings(unpk(POLICY, ARGV[4]))
 local lens = { call('LLEN', base .. ':9'), call('LLEN', base .. ':5'), call('LLEN', base .. ':1'),
 	call('ZCARD', base .. ':x') }
-local upto = force and math.max(now, grace) or now
-local due = call('ZRANGEBYSCORE', base .. ':b', '-inf', upto, 'LIMIT', 0, LIMIT)
+local due = call('ZRANGEBYSCORE', base .. ':b', '-inf', now, 'LIMIT', 0, LIMIT)
 local more = #due == LIMIT
+if force and grace > now and not more then
+	-- Those that only the grace holds back.
+	local held_back = call('ZRANGEBYSCORE', base .. ':b', grace, grace, 'LIMIT', 0, LIMIT)
+	for i = 1, #held_back do
+		due[#due + 1] = held_back[i]
+	end
+	more = #held_back == LIMIT
+end
 
 local _, more_delayed = promote(LIMIT)
 more = more or more_delayed
@@ -110,7 +117,8 @@ end
 -- Buckets whose every message was settled leave their name behind: drop those in front, so that a queue
 -- whose messages are acked in time is looked at once per timeout and not once per bucket.
 local next_bucket = 0
-for _ = 1, 100 do
+for i = 1, 100 do
+	more = more or i == 100
 	local first = pcall('ZRANGE', base .. ':b', 0, 0, 'WITHSCORES')
 	if not first[1] then
 		break

@@ -24,6 +24,7 @@
 --
 -- This is the hot path: no function and no table is made that the common case does not need.
 -- include common
+local LEAST = 16 -- the shortest item; what is shorter was not put there by us
 local nsettle, nsend, nrun, how, acked_bytes, epoch = unpk('>HHHBI7I4', ARGV[1])
 
 if band(how, 4) ~= 0 or (wake ~= 0 and now >= wake) or band(how, 1) ~= 0 then
@@ -36,7 +37,7 @@ end
 local size, retries, backoff_base, factor, backoff_max, jitter, window, forget
 if nsend > 0 or band(how, 4) ~= 0 then
 	size, retries, backoff_base, factor, backoff_max, jitter, window, forget = unpk(POLICY, ARGV[4])
-	local over = band(how, 32) ~= 0 and call('HMGET', P .. ':settings', ns, name)
+	local over = band(how, 32) ~= 0 and pcall('HMGET', P .. ':settings', ns, name)
 	if over and (over[1] or over[2]) then
 		local v = { size, retries, backoff_base, factor, backoff_max, jitter }
 		for i = 1, 2 do
@@ -112,9 +113,13 @@ for i = 1, nsettle do
 				local what, given, unit, from = unpk('>BI7d', extra)
 				item, attempts = failed_once_more(item, band(what, 4) ~= 0 and sub(extra, from) or nil)
 				permanent = band(what, 1) ~= 0
-				delay = math.floor(math.min(backoff_base * factor ^ (attempts - 1), backoff_max) * (1 + jitter * unit))
 				if band(what, 2) ~= 0 then
 					delay = given
+				elseif backoff_base == 0 then
+					delay = 0 -- times infinity would be no number
+				else
+					delay = math.min(backoff_base * factor ^ (attempts - 1), backoff_max) * (1 + jitter * unit)
+					delay = math.floor(delay)
 				end
 			end
 			if permanent then
@@ -163,8 +168,9 @@ if nsend > 0 then
 		-- It looks full: what has expired at the heads makes room.
 		for _, list in ipairs({ high, normal, low }) do
 			for _ = 1, 200 do
-				local head = call('LINDEX', list, 0)
-				if not head or band(byte(head, 2), 16) == 0 or unpk('>I7', head, 10) > now then
+				local head = pcall('LINDEX', list, 0)
+				if type(head) ~= 'string' or #head < LEAST or band(byte(head, 2), 16) == 0 or
+						unpk('>I7', head, 10) > now then
 					break
 				end
 				pcall('LPOP', list)
@@ -185,8 +191,8 @@ if nsend > 0 then
 		first = arg + nsend
 		number = math.floor(now / window)
 		now_set = base .. ':m' .. number
-		known = call('SMISMEMBER', now_set, unpack(ARGV, first_digest, first - 1))
-		local old = call('SMISMEMBER', base .. ':m' .. (number - 1), unpack(ARGV, first_digest, first - 1))
+		known = pcall('SMISMEMBER', now_set, unpack(ARGV, first_digest, first - 1))
+		local old = pcall('SMISMEMBER', base .. ':m' .. (number - 1), unpack(ARGV, first_digest, first - 1))
 		for i = 1, nsend do
 			if known[i] == 1 or old[i] == 1 then
 				known[i] = 1
@@ -198,6 +204,7 @@ if nsend > 0 then
 		end
 	end
 	local delays = first + nsend
+	local stored = plain
 	if plain and how % 4 == 2 then
 		-- All of one priority, none refused, none delayed: the arguments are the list.
 		local priority = band(byte(ARGV[first], 2), 3)
@@ -223,7 +230,7 @@ if nsend > 0 then
 			else
 				sent[i] = '0'
 				room = room - 1
-				changed = true
+				changed, stored = true, true
 				if digest then
 					seen[digest] = true
 					remember[#remember + 1] = digest
@@ -248,7 +255,7 @@ if nsend > 0 then
 			pcall('SADD', now_set, unpack(remember))
 		end
 	end
-	if window > 0 and changed and number ~= dedup_no then
+	if window > 0 and stored and number ~= dedup_no then
 		dedup_no = number
 		pcall('PEXPIRE', now_set, math.ceil(window / 500)) -- it is looked at for two windows
 	end
@@ -271,7 +278,7 @@ local yields = false
 if band(how, 16) ~= 0 then
 	-- Another broker whose receivers have waited for half a second goes first.
 	local me = sub(ARGV[1], 19, 36)
-	local others = call('HGETALL', base .. ':w')
+	local others = pcall('HGETALL', base .. ':w')
 	for i = 1, #others, 2 do
 		yields = yields or (others[i] ~= me and unpk('>I7', others[i + 1]) < now - 500000)
 	end
@@ -289,7 +296,7 @@ if nrun > 0 and band(flags, 1) == 0 and not yields and nhigh + nnormal + nlow + 
 
 		while n < count and not full do
 			-- The next some of the highest priority: stored before those that came just now.
-			local items, i, j, list
+			local items, i, j, list, asked
 			local want = count - n
 			if nhigh > 0 then
 				list, j = high, nhigh
@@ -309,15 +316,17 @@ if nrun > 0 and band(flags, 1) == 0 and not yields and nhigh + nnormal + nlow + 
 			if list then
 				-- Never far more than fits, as what does not goes back.
 				i, j = 1, math.min(want, j, limit > 0 and 32 or 256)
+				asked = j
 				items = pcall('LPOP', list, j)
 				if type(items) ~= 'table' or items.err then
-					items, j = {}, 0
+					items = {}
 				end
+				j = #items
 			end
 			while i <= j do
 				local item = items[i]
 				local length = #item
-				if band(byte(item, 2), 16) ~= 0 and unpk('>I7', item, 10) <= now then
+				if length < LEAST or (band(byte(item, 2), 16) ~= 0 and unpk('>I7', item, 10) <= now) then
 					dead = dead or {}
 					dead[#dead + 1] = item
 				elseif (limit > 0 and n > 0 and used + length + overhead > limit) then
@@ -368,7 +377,7 @@ if nrun > 0 and band(flags, 1) == 0 and not yields and nhigh + nnormal + nlow + 
 					pcall('LPUSH', list, unpack(rest))
 				end
 				-- Fewer than were counted: somebody else was at the list.
-				local gone = #items == 0 and 1e9 or i - 1
+				local gone = #items < asked and 1e9 or i - 1
 				if list == high then
 					nhigh = math.max(0, nhigh - gone)
 				elseif list == normal then
@@ -418,8 +427,16 @@ for p = 2, 0, -1 do
 		for i = from, to do
 			waiting = waiting + #values[i]
 		end
-		pcall('RPUSH', list, unpack(values, from, to))
 		local n = to - from + 1
+		if type(pcall('RPUSH', list, unpack(values, from, to))) ~= 'number' then
+			-- Something else has the name of the list: they wait with the dead letters.
+			dead = dead or {}
+			for i = from, to do
+				waiting = waiting - #values[i]
+				dead[#dead + 1] = values[i]
+			end
+			n = 0
+		end
 		left = left + n
 		if p == 2 then
 			nhigh = nhigh + n
@@ -433,12 +450,12 @@ end
 
 -- Who waits elsewhere is rung when something is left; who waits here is noted, in the same call. Only a queue that
 -- exists can say whether somebody waits: a new one has to look.
-if not exists and changed and call('EXISTS', base .. ':w') == 1 then
+if not exists and changed and pcall('EXISTS', base .. ':w') == 1 then
 	flags = bor(flags, 2)
 end
 if left > 0 and band(flags, 3) == 2 then
 	local me = sub(ARGV[1], 19, 36)
-	local others = call('HKEYS', base .. ':w')
+	local others = pcall('HKEYS', base .. ':w')
 	for i = 1, #others do
 		if others[i] ~= me then
 			pcall('PUBLISH', P .. ':bell:' .. others[i], name)
@@ -459,12 +476,15 @@ if band(how, 8) ~= 0 then
 end
 
 if dead then
+	local function is_late(item)
+		return #item >= LEAST and band(byte(item, 2), 16) ~= 0 and unpk('>I7', item, 10) <= now
+	end
 	changed = true
 	for i = 1, #dead do
 		counter = counter + 1
 		local id = string.format('%.0f', counter)
 		pcall('ZADD', base .. ':x', id, id)
-		pcall('HSET', base .. ':X', id, pack('>I7B', now, 3) .. dead[i])
+		pcall('HSET', base .. ':X', id, pack('>I7B', now, is_late(dead[i]) and 3 or 0) .. dead[i])
 	end
 end
 
