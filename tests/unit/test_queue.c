@@ -424,7 +424,7 @@ END_TEST
 
 START_TEST(a_wait_that_ends_answers_nothing)
 {
-	queue_receive(f.q, 5000000, 1, 20000, on_received, NULL, &got);
+	queue_receive(f.q, 5000000, 1, 300000, on_received, NULL, &got);
 	run_idle();
 	ck_assert_uint_eq(got.fired, 0);
 	while (!got.fired)
