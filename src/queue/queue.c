@@ -36,8 +36,9 @@ on_yielded(void *arg)
 	struct queues *queues = arg;
 	struct queue *q;
 
-	TAILQ_FOREACH (q, &queues->with_parked, parked_link)
+	TAILQ_FOREACH (q, &queues->with_parked, parked_link) {
 		q->yields_until_us = 0; /* this timer and the loop's clock may differ */
+	}
 	queues_look_all(queues);
 }
 
