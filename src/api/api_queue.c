@@ -9,7 +9,7 @@
 #include "queue/pack.h"
 #include "store/keys.h"
 
-static const char *const reasons[] = { "unknown", "permanent", "attempts", "expired" };
+static const char *const reasons[] = { "permanent", "permanent", "attempts", "expired" };
 
 static struct request *
 request_on(struct session *s, const struct rpc *rpc, enum method method, const struct params *p)

@@ -484,7 +484,7 @@ if dead then
 		counter = counter + 1
 		local id = string.format('%.0f', counter)
 		pcall('ZADD', base .. ':x', id, id)
-		pcall('HSET', base .. ':X', id, pack('>I7B', now, is_late(dead[i]) and 3 or 0) .. dead[i])
+		pcall('HSET', base .. ':X', id, pack('>I7B', now, is_late(dead[i]) and 3 or 1) .. dead[i])
 	end
 end
 
