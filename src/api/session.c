@@ -385,6 +385,8 @@ api_free(struct api *api)
 {
 	struct give_back *g;
 
+	if (!api)
+		return;
 	while ((g = TAILQ_FIRST(&api->given_back))) {
 		TAILQ_REMOVE(&api->given_back, g, link); /* the deadline does it */
 		free(g);
