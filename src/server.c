@@ -273,33 +273,10 @@ open_store(struct server *srv, struct errmsg *why)
 		link.username = link.password = "";
 		/* It answers within milliseconds, or loads its data: ask often. */
 		link.reconnect_min_us = 5000;
-	} else if (!link_check_url(link.url, why)) {
-		return false;
 	}
 	name_instance(srv);
 	srv->store = link_new(srv->loop, &link, &link_ops, srv);
 	srv->bell = bell_new(srv->loop, &link, srv->instance_id, &bell_ops, srv);
-	return true;
-}
-
-/* There is no authentication yet: what others could reach is not served. */
-static bool
-check_listen(const struct config *cfg, struct errmsg *why)
-{
-	for (unsigned i = 0; i < cfg->server.listen.n; i++) {
-		const char *url = cfg->server.listen.items[i];
-
-		if (!listener_check(url, why))
-			return false;
-		if (!listener_is_local(url)) {
-			errmsg_set(
-				why, ERR_BAD_REQUEST,
-				"server.listen: %s is not a loopback address, and there is no "
-				"authentication yet; only loopback and Unix sockets are served",
-				url);
-			return false;
-		}
-	}
 	return true;
 }
 
@@ -327,7 +304,7 @@ server_start(struct server *srv, struct errmsg *why)
 	struct queue_policy policy = queue_policy(cfg);
 	struct api_config api = api_config(cfg);
 
-	if (!check_listen(cfg, why) || !open_store(srv, why))
+	if (!open_store(srv, why))
 		return why->err == ERR_INTERNAL ? EXIT_INTERNAL : EXIT_CONFIG;
 	srv->queues = queues_new(srv->loop, srv->store, cfg->redis.key_prefix, srv->instance_id,
 				 &policy, cfg->limits.max_frame, &queues_ops, srv);

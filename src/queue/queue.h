@@ -92,8 +92,8 @@ typedef void receive_park_cb(void *arg, bool parked);
 struct receive;
 
 /*
- * Reserve up to `max` due messages, waiting up to `wait_us` for the first. With `one_frame` what is
- * given together fits an answer of max_frame bytes (at least one is given).
+ * Reserve up to `max` due messages, waiting up to `wait_us` for the first. What is given
+ * together fits an answer of max_frame bytes (at least one is given).
  *
  * ERR_UNKNOWN: Redis may have reserved some; unsettled, they come back by themselves.
  * The handle is valid until `cb` runs. After receive_cancel() `cb` never runs, and what was
