@@ -21,13 +21,13 @@ pack_policy(struct queues *queues)
 	char *to = queues->packed_policy;
 
 	to = pack_uint(to, 5, p->queue_size);
+	to = pack_uint(to, 7, p->dedup_window_us);
+	to = pack_uint(to, 7, p->forget_after_us);
 	to = pack_uint(to, 2, p->retry_attempts);
 	to = pack_uint(to, 7, p->backoff_base_us);
 	to = pack_double(to, p->backoff_factor);
 	to = pack_uint(to, 7, p->backoff_max_us);
-	to = pack_double(to, p->backoff_jitter);
-	to = pack_uint(to, 7, p->dedup_window_us);
-	pack_uint(to, 7, p->forget_after_us);
+	pack_double(to, p->backoff_jitter);
 }
 
 static void

@@ -28,15 +28,21 @@ queue_send(struct queue *q, const struct agent_id *sender, const struct message 
 	struct queues *queues = q->queues;
 	struct tick *t = tick_open(q, true, message->map.n + 64, 0);
 	uint64_t now = store_now_us(queues->store);
+	struct tick_send *s;
 
 	if (t->nsends == t->max_sends) {
 		t->max_sends = t->max_sends ? 2 * t->max_sends : 8;
 		t->sends = xrealloc(t->sends, t->max_sends * sizeof(*t->sends));
 	}
-	t->sends[t->nsends++] = (struct tick_send){ cb, arg };
+	s = &t->sends[t->nsends++];
+	*s = (struct tick_send){ .cb = cb, .arg = arg };
 	t->priorities |= message->priority == 9 ? 4 : message->priority == 5 ? 2 : 1;
 	put_delay(t, delay_us);
-	item_put(&t->item_args, sender, message, now, has_ttl ? now + delay_us + ttl_us : 0);
+	s->len = (uint32_t)item_put(&t->item_args, sender, message, now,
+				    has_ttl ? now + delay_us + ttl_us : 0);
+	s->end = t->item_args.buf.len - 2; /* the argument's line end */
+	t->sent_bytes += s->len;
+	t->has_ttl = t->has_ttl || has_ttl;
 	if (queues->policy.dedup_window_us) {
 		uint8_t digest[ITEM_DIGEST_LEN];
 

@@ -8,11 +8,6 @@
 #include "queue/pack.h"
 #include "queue/tick.h"
 
-static const char kinds[] = {
-	[SETTLE_ACK] = 'A',    [SETTLE_NACK] = 'N', [SETTLE_RELEASE] = 'R',
-	[SETTLE_EXTEND] = 'X', [SETTLE_FAIL] = 'F',
-};
-
 /* What the kind needs besides the token. */
 static void
 put_extra(struct args *args, const struct token *token, const struct settle_how *how)
@@ -54,22 +49,21 @@ queue_settle(struct queue *q, const struct token *token, const struct settle_how
 	     settle_cb *cb, void *arg)
 {
 	struct tick *t = tick_open(q, false, how->error.n + 128, 0);
-	char bucket[1 + TOKEN_BUCKET_MAX], field[TOKEN_FIELD_LEN];
+	struct tick_settle *s;
 
 	if (t->nsettles == t->max_settles) {
 		t->max_settles = t->max_settles ? 2 * t->max_settles : 8;
 		t->settles = xrealloc(t->settles, t->max_settles * sizeof(*t->settles));
 	}
-	t->settles[t->nsettles++] = (struct tick_settle){ cb, arg, how->kind == SETTLE_EXTEND };
+	s = &t->settles[t->nsettles++];
+	*s = (struct tick_settle){ .cb = cb, .arg = arg, .kind = how->kind, .token = *token };
 	if (how->kind == SETTLE_ACK) {
 		t->acked_bytes += token->size;
-	} else {
-		t->has_others = true;
-		t->returns += how->kind != SETTLE_EXTEND;
+		return;
 	}
-	bucket[0] = kinds[how->kind];
-	args_str(&t->settle_args, (struct str){ bucket, 1 + token_bucket(bucket + 1, token) });
-	token_field(field, token);
-	args_str(&t->settle_args, (struct str){ field, sizeof(field) });
+	t->has_others = true;
+	t->returns += how->kind != SETTLE_EXTEND;
+	s->from = t->settle_args.buf.len;
 	put_extra(&t->settle_args, token, how);
+	s->len = t->settle_args.buf.len - s->from;
 }

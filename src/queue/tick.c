@@ -17,7 +17,14 @@
 #include "queue/pack.h"
 
 /* Bytes of a ReceivedMessage around what its item holds, generously; the recipient's name comes on top. */
-enum { RECEIVED_OVERHEAD = 420, RUN_BYTES = 7 + 1 + 2 + 4 + 4, APART_US = 1000000 };
+enum { RECEIVED_OVERHEAD = 420, APART_US = 1000000 };
+/* Of what tick.lua is told, and what it answers; see there. */
+enum {
+	HEADER_BYTES = 2 + 2 + 2 + 1 + 7 + 7 + 7 + 4 + QUEUES_BROKER_LEN + 7 + 2 + 4,
+	RUN_BYTES = 7 + 1 + 2 + 4,
+	ANSWER_BYTES = 7 + 7 + 7 + 4 + 1,
+	GROUP = 256, /* acks that share the name of their bucket, at most */
+};
 enum {
 	NOTED_US =
 		500000, /* how often Redis is told that somebody waits here; it remembers for 3 s */
@@ -178,7 +185,6 @@ static void
 put_runs(const struct tick *t, struct args *args)
 {
 	const struct queues *queues = t->queue->queues;
-	size_t overhead = RECEIVED_OVERHEAD + t->queue->type_len + t->queue->instance_len;
 	char *to = args_reserve(args, t->nruns * RUN_BYTES);
 
 	for (unsigned i = 0; i < t->nruns; i++) {
@@ -188,7 +194,47 @@ put_runs(const struct tick *t, struct args *args)
 		to = pack_uint(to, 1, run->width);
 		to = pack_uint(to, 2, run->wanted);
 		to = pack_uint(to, 4, run->wanted > run->receivers ? queues->max_frame : 0);
-		to = pack_uint(to, 4, overhead);
+	}
+}
+
+static void
+put_settle_head(struct args *args, char kind, unsigned n, const struct token *token)
+{
+	char head[2 + TOKEN_BUCKET_MAX] = { kind, (char)(n - 1) };
+
+	args_str(args, (struct str){ head, 2 + token_bucket(head + 2, token) });
+}
+
+static bool
+is_same_bucket(const struct token *a, const struct token *b)
+{
+	return a->ends == b->ends && a->fence / 256 == b->fence / 256 && a->width == b->width &&
+	       a->epoch == b->epoch;
+}
+
+/* In the order of arrival; acks of one bucket that follow each other share its name. */
+static void
+put_settles(const struct tick *t, struct args *args)
+{
+	static const char kinds[] = {
+		[SETTLE_ACK] = 'A',    [SETTLE_NACK] = 'N', [SETTLE_RELEASE] = 'R',
+		[SETTLE_EXTEND] = 'X', [SETTLE_FAIL] = 'F',
+	};
+	unsigned n;
+
+	for (unsigned i = 0; i < t->nsettles; i += n) {
+		const struct tick_settle *s = &t->settles[i];
+
+		for (n = 1; s->kind == SETTLE_ACK && i + n < t->nsettles && n < GROUP &&
+			    s[n].kind == SETTLE_ACK && is_same_bucket(&s->token, &s[n].token);)
+			n++;
+		put_settle_head(args, kinds[s->kind], n, &s->token);
+		for (unsigned j = 0; j < n; j++)
+			token_field(args_reserve(args, TOKEN_FIELD_LEN), &s[j].token);
+		if (s->kind != SETTLE_ACK) {
+			buf_put(&args->buf, t->settle_args.buf.data + s->from, s->len);
+			args->n++;
+		}
 	}
 }
 
@@ -233,7 +279,7 @@ tick_run(struct tick *t)
 	struct queue *q = t->queue;
 	struct queues *queues = q->queues;
 	struct args args = { 0 };
-	bool one_priority = (t->priorities & (t->priorities - 1)) == 0;
+	bool one_priority = (t->priorities & (t->priorities - 1)) == 0 && !t->has_delays;
 	unsigned flags, waiting;
 	uint64_t age_us;
 	char *to;
@@ -250,27 +296,35 @@ tick_run(struct tick *t)
 
 	args_str(&args, (struct str){ q->base, q->base_len });
 	flags = about_waiting(t, &age_us, &waiting);
-	flags |= (t->has_delays ? 1 : 0) | (one_priority ? 2 : 0) | (t->has_others ? 4 : 0);
-	flags |= queues->has_settings ? 32 : 0;
-	to = args_reserve(&args, 18 + QUEUES_BROKER_LEN + 9);
+	flags |= (t->has_delays ? 1 : 0) | (one_priority ? 2 : 0) | (t->has_others ? 4 : 0) |
+		 (t->has_ttl ? 64 : 0);
+	if (queues->has_settings && (t->nsends || t->has_others))
+		flags |= 32;
+	if (!t->nsends && !t->nruns && !t->has_others && !flags)
+		flags = 128;
+	t->epoch = queues->epoch;
+	to = args_reserve(&args, HEADER_BYTES);
 	to = pack_uint(to, 2, t->nsettles);
 	to = pack_uint(to, 2, t->nsends);
 	to = pack_uint(to, 2, t->nruns);
 	to = pack_uint(to, 1, flags);
+	to = pack_uint(to, 7, store_now_us(queues->store));
 	to = pack_uint(to, 7, t->acked_bytes);
-	to = pack_uint(to, 4, queues->epoch);
+	to = pack_uint(to, 7, t->sent_bytes);
+	to = pack_uint(to, 4, t->epoch);
 	memcpy(to, queues->broker, QUEUES_BROKER_LEN);
 	to = pack_uint(to + QUEUES_BROKER_LEN, 7, age_us);
-	pack_uint(to, 2, waiting < 65535 ? waiting : 65535);
+	to = pack_uint(to, 2, waiting < 65535 ? waiting : 65535);
+	pack_uint(to, 4, RECEIVED_OVERHEAD + q->type_len + q->instance_len);
 	args_str(&args, str_of(queues->prefix));
 	args_str(&args, (struct str){ q->base + q->name_off, q->ns_len });
 	args_policy(&args, queues);
 	args_str(&args,
 		 (struct str){ (char *)t->random, (size_t)t->wanted * TOKEN_RANDOM_LEN });
 	put_runs(t, &args);
-	args_copy(&args, &t->settle_args); /* they may have to go again without the sends */
+	put_settles(t, &args);
 	args_join(&args, &t->digest_args);
-	args_join(&args, &t->item_args);
+	args_copy(&args, &t->item_args); /* what is handed on at once is answered from here */
 	if (t->has_delays)
 		args_join(&args, &t->delay_args);
 	q->in_flight++;
@@ -316,6 +370,27 @@ queues_on_turn_end(void *arg)
 
 /* The answer ------------------------------------------------------------------------------------- */
 
+/* The strings at the end of the answer, which are there only where they say something. */
+struct outcomes {
+	struct str settles, sends, deadlines;
+};
+
+static struct outcomes
+read_outcomes(const struct reply *reply, unsigned flags)
+{
+	struct outcomes o = { 0 };
+	unsigned n = (flags >> 3 & 1) + (flags >> 4 & 1) + (flags >> 5 & 1);
+	uint32_t at = reply && reply->count > n ? reply->count - n : 0;
+
+	if (flags & 8)
+		o.settles = reply_str(reply_at(reply, at++));
+	if (flags & 16)
+		o.sends = reply_str(reply_at(reply, at++));
+	if (flags & 32)
+		o.deadlines = reply_str(reply_at(reply, at));
+	return o;
+}
+
 static bool
 flag(struct str flags, unsigned i, char yes)
 {
@@ -323,56 +398,62 @@ flag(struct str flags, unsigned i, char yes)
 }
 
 static void
-tell_settles(struct tick *t, enum err err, const struct reply *reply)
+tell_settles(struct tick *t, enum err err, const struct outcomes *o)
 {
-	struct str done = reply_str(reply_at(reply, 1)),
-		   deadlines = reply_str(reply_at(reply, 3));
 	size_t at = 0;
 
 	for (unsigned i = 0; i < t->nsettles; i++) {
 		struct tick_settle *s = &t->settles[i];
 		uint64_t deadline = 0;
 
-		if (s->is_extend && at + 7 <= deadlines.n) {
-			deadline = unpack_uint(deadlines.p + at, 7);
+		if (s->kind == SETTLE_EXTEND && at + 7 <= o->deadlines.n) {
+			deadline = unpack_uint(o->deadlines.p + at, 7);
 			at += 7;
 		}
 		if (s->cb)
-			s->cb(s->arg, err, !err && !flag(done, i, '0'), deadline);
+			s->cb(s->arg, err, !err && !flag(o->settles, i, '0'), deadline);
 	}
 }
 
 static void
-tell_sends(struct tick *t, enum err err, const struct reply *reply)
+tell_sends(struct tick *t, enum err err, const struct outcomes *o)
 {
-	struct str stored = reply_str(reply_at(reply, 2));
-
 	for (unsigned i = 0; i < t->nsends; i++)
 		t->sends[i].cb(t->sends[i].arg, err,
-			       flag(stored, i, '1')   ? SENT_FULL
-			       : flag(stored, i, '2') ? SENT_DUPLICATE
-						      : SENT_STORED);
+			       flag(o->sends, i, '1')   ? SENT_FULL
+			       : flag(o->sends, i, '2') ? SENT_DUPLICATE
+							: SENT_STORED);
 }
 
 struct handed {
 	uint64_t now_us, fence;
-	uint32_t epoch;
 	const struct reply *reply;
 	uint32_t next; /* index of the next item in the reply */
 };
 
-/* Reservation number `i` of the call. */
+/* An item of the answer; one that this call sent is named by its place. */
+static struct str
+handed_item(const struct tick *t, const struct reply *r)
+{
+	int64_t i = r->type == REPLY_INT ? r->integer : -1;
+
+	if (i < 0 || i >= t->nsends)
+		return reply_str(r);
+	return (struct str){ t->item_args.buf.data + t->sends[i].end - t->sends[i].len,
+			     t->sends[i].len };
+}
+
 static void
 read_reservation(struct reservation *res, const struct tick *t, const struct tick_run *run,
 		 struct handed *h)
 {
-	struct str raw = reply_str(reply_at(h->reply, h->next));
-	unsigned i = h->next++ - 4;
+	struct str raw = handed_item(t, reply_at(h->reply, h->next));
+	unsigned i = h->next++ - 1;
 	uint64_t unit = 1ull << run->width;
 
 	res->deadline_us = h->now_us + run->visibility_us;
 	res->token = (struct token){ .fence = h->fence + i + 1,
-				     .epoch = h->epoch,
+				     .epoch = t->epoch,
 				     .width = run->width,
 				     .ends = (res->deadline_us + unit - 1) / unit,
 				     .deadline_us = res->deadline_us,
@@ -412,20 +493,20 @@ tell_receives(struct tick *t, enum err err, const struct reply *reply, struct st
 	      bool ask_again)
 {
 	static struct reservation res[TICK_MAX_HANDED];
-	struct handed h = { .reply = reply, .next = 4 };
+	struct handed h = { .reply = reply, .next = 1 };
 	struct receives old, new;
 	struct receive *r;
 
 	if (!err) {
 		h.now_us = unpack_uint(head.p, 7);
 		h.fence = unpack_uint(head.p + 7, 7);
-		h.epoch = (uint32_t)unpack_uint(head.p + 14, 4);
 	}
 	TAILQ_INIT(&old);
 	TAILQ_INIT(&new);
 	for (unsigned i = 0; i < t->nruns; i++) {
 		const struct tick_run *run = &t->runs[i];
-		unsigned got = err ? 0 : (unsigned)unpack_uint(head.p + 30 + 2 * i, 2);
+		unsigned got =
+			err ? 0 : (unsigned)unpack_uint(head.p + ANSWER_BYTES + 2 * i, 2);
 
 		for (unsigned j = 0; j < run->receivers; j++) {
 			unsigned mine = run->receivers > 1 ? (j < got ? 1 : 0) : got;
@@ -477,7 +558,8 @@ again_without_sends(struct tick *t)
 {
 	struct tick *again = tick_in_front(t->queue);
 
-	args_join(&again->settle_args, &t->settle_args);
+	again->settle_args = t->settle_args;
+	t->settle_args = (struct args){ 0 };
 	again->settles = t->settles;
 	again->nsettles = t->nsettles;
 	again->max_settles = t->max_settles;
@@ -497,10 +579,11 @@ tick_on_reply(void *arg, enum err err, const struct reply *reply)
 	struct queue *q = t->queue;
 	struct queues *queues = q->queues;
 	struct str head = reply_str(reply_at(reply, 0));
+	struct outcomes outcomes = { 0 };
 	uint64_t wake, left = 0;
-	bool more = false;
+	unsigned flags = 0;
 
-	if (!err && head.n != 30 + 2 * (size_t)t->nruns)
+	if (!err && head.n != ANSWER_BYTES + 2 * (size_t)t->nruns)
 		err = ERR_INTERNAL;
 	if (err == ERR_REFUSED && t->nsends) {
 		queues->apart_until_us = loop_now_us(queues->loop) + APART_US;
@@ -516,20 +599,22 @@ tick_on_reply(void *arg, enum err err, const struct reply *reply)
 	}
 	q->pins++; /* callbacks may end all that keeps it */
 	if (!err) {
-		store_saw_time(queues->store, unpack_uint(head.p, 7));
-		wake = unpack_uint(head.p + 18, 7);
-		left = unpack_uint(head.p + 25, 4);
-		more = head.p[29] & 1;
-		if (head.p[29] & 4) {
+		wake = unpack_uint(head.p + 14, 7);
+		left = unpack_uint(head.p + 21, 4);
+		flags = (uint8_t)head.p[25];
+		outcomes = read_outcomes(reply, flags);
+		if (unpack_uint(head.p, 7))
+			store_saw_time(queues->store, unpack_uint(head.p, 7));
+		if (flags & 4) {
 			q->yields_until_us = loop_now_us(queues->loop) + YIELD_US;
 			timer_at_most(&queues->yielded, YIELD_US);
 		}
 		if (wake)
 			queues->ops->on_wake(queues->arg, wake);
 	}
-	tell_settles(t, err, reply);
-	tell_sends(t, err, reply);
-	tell_receives(t, err, reply, head, more);
+	tell_settles(t, err, &outcomes);
+	tell_sends(t, err, &outcomes);
+	tell_receives(t, err, reply, head, flags & 1);
 	q->pins--;
 	q->in_flight--;
 	if (left)

@@ -28,12 +28,16 @@ enum {
 struct tick_send {
 	send_cb *cb;
 	void *arg;
+	size_t end; /* of its item, in item_args */
+	uint32_t len;
 };
 
 struct tick_settle {
 	settle_cb *cb;
 	void *arg;
-	bool is_extend;
+	enum settle kind;
+	struct token token;
+	size_t from, len; /* in settle_args: what its kind needs besides the token */
 };
 
 struct receive {
@@ -69,15 +73,17 @@ struct tick {
 	struct tick_send *sends;
 	struct tick_settle *settles;
 	unsigned nsends, max_sends, nsettles, max_settles;
-	uint64_t acked_bytes;
-	unsigned returns;            /* settles that may make something ready */
-	bool has_delays, has_others; /* settles that are no acks */
-	uint8_t priorities;          /* bits of those sent */
+	uint64_t acked_bytes, sent_bytes;
+	unsigned returns;         /* settles that may make something ready */
+	bool has_others;          /* settles that are no acks */
+	bool has_delays, has_ttl; /* among the sends */
+	uint8_t priorities;       /* bits of those sent */
 	struct receives receives;
 	unsigned wanted;       /* sum of their max */
 	struct tick_run *runs; /* of the call in flight, as the script was told */
 	unsigned nruns;
 	uint8_t *random; /* of the call in flight: TOKEN_RANDOM_LEN for each message wanted */
+	uint32_t epoch;  /* of the sweep, as the script was told */
 };
 TAILQ_HEAD(ticks, tick);
 

@@ -40,7 +40,7 @@ enum {
 	MAX_READS = 64,          /* of 16 KiB, in one turn */
 	MAX_WRITE = 256 * 1024,  /* hiredis moves what a full socket leaves of a write */
 	AUTH_PAUSE_US = 5000000, /* who asks again too soon locks the account */
-	LAYOUT_VERSION = 1,
+	LAYOUT_VERSION = 2,
 };
 
 struct call {
@@ -410,7 +410,10 @@ on_version(redisAsyncContext *ac, void *r, void *arg)
 		      : version > LAYOUT_VERSION
 			      ? "Redis holds a newer layout version than this coordd knows; "
 				"upgrade coordd"
-			      : "what Redis holds under our version key is no layout version");
+		      : version > 0 ? "Redis holds an older layout version, which this coordd does "
+				      "not read; drain it with that coordd, or set another "
+				      "redis.key_prefix"
+				    : "what Redis holds under our version key is no layout version");
 }
 
 static void

@@ -81,45 +81,50 @@ run_tick(const struct fake_call *call)
 		 nsend = (unsigned)unpack_uint(head + 2, 2);
 	unsigned nrun = (unsigned)unpack_uint(head + 4, 2), handed = 0, at = TICK_FIRST;
 	struct buf settled = { 0 }, deadlines = { 0 }, first = { 0 };
-	struct reply *items[ROOM], *reply;
+	struct reply *items[ROOM + 2] = { 0 }, *reply;
 	char bytes[64], *to = bytes;
 
 	f.ticks++;
-	for (unsigned i = 0; i < nsettle; i++) {
-		char kind = call->args[at].p[0], done = settle(kind, call->args[at + 1]);
+	for (unsigned i = 0; i < nsettle;) {
+		char kind = call->args[at].p[0];
+		unsigned n = (uint8_t)call->args[at].p[1] + 1u;
 
-		buf_putc(&settled, done);
-		if (kind == 'X') {
-			pack_uint(buf_reserve(&deadlines, 7), 7,
-				  done == '1' ? NOW + 1000000 : 0);
-			deadlines.len += 7;
+		at++;
+		for (unsigned j = 0; j < n; j++, i++) {
+			char done = settle(kind, call->args[at++]);
+
+			buf_putc(&settled, done);
+			if (kind == 'X') {
+				pack_uint(buf_reserve(&deadlines, 7), 7,
+					  done == '1' ? NOW + 1000000 : 0);
+				deadlines.len += 7;
+			}
 		}
-		at += kind == 'A' ? 2 : 3;
+		at += kind != 'A';
 	}
 	for (unsigned i = 0; i < nsend; i++)
 		insert_ready(f.nready, call->args[at + nsend + i]); /* behind the digests */
 	to = pack_uint(to, 7, NOW);
 	to = pack_uint(to, 7, f.fence);
+	to = pack_uint(to, 7, NOW + 1000000);
 	to = pack_uint(to, 4, 0);
-	pack_uint(to, 7, NOW + 1000000);
-	buf_put(&first, bytes, 25);
-	buf_put(&first, "\0\0\0\0\0", 5);
+	pack_uint(to, 1, 8 + 32); /* what is settled, and deadlines, stand behind the items */
+	buf_put(&first, bytes, 26);
 	for (unsigned i = 0; i < nrun; i++) {
-		unsigned wanted = (unsigned)unpack_uint(call->args[6].p + 18 * i + 8, 2), n = 0;
+		unsigned wanted = (unsigned)unpack_uint(call->args[6].p + 14 * i + 8, 2), n = 0;
 
 		for (; n < wanted && f.nready; n++, handed++)
 			items[handed] = reserve(handed, call->args[5].p);
 		pack_uint(buf_reserve(&first, 2), 2, n);
 		first.len += 2;
 	}
-	pack_uint(first.data + 25, 4, f.nready);
+	pack_uint(first.data + 21, 4, f.nready);
 	f.fence += handed;
 	ck_assert_uint_le(handed, 3); /* as many as the next line has room for */
-	reply = fake_reply_array(
-		f.fake, 4 + handed, fake_reply_str(f.fake, buf_str(&first)),
-		fake_reply_str(f.fake, buf_str(&settled)), fake_reply_str(f.fake, STR("")),
-		fake_reply_str(f.fake, buf_str(&deadlines)), handed > 0 ? items[0] : NULL,
-		handed > 1 ? items[1] : NULL, handed > 2 ? items[2] : NULL);
+	items[handed] = fake_reply_str(f.fake, buf_str(&settled));
+	items[handed + 1] = fake_reply_str(f.fake, buf_str(&deadlines));
+	reply = fake_reply_array(f.fake, 3 + handed, fake_reply_str(f.fake, buf_str(&first)),
+				 items[0], items[1], items[2], items[3], items[4]);
 	buf_done(&settled);
 	buf_done(&deadlines);
 	buf_done(&first);
@@ -408,13 +413,13 @@ START_TEST(parked_receivers_are_served_in_the_order_they_asked)
 		queue_receive(f.q, 5000000, 1, 60000000, on_received, NULL, &who[i]);
 		run_idle();
 	}
-	ck_assert_uint_eq(queue_parked(f.q), 3);
+	ck_assert_uint_eq(queue_consumers(f.q), 3);
 	queues_look_all(f.queues); /* looking in vain changes nothing */
 	run_idle();
 	for (unsigned i = 0; i < 3; i++) {
 		send_one(&sent[i], i == 0 ? "a" : i == 1 ? "b" : "c");
 		run_idle();
-		ck_assert_uint_eq(queue_parked(f.q), 2 - i);
+		ck_assert_uint_eq(queue_consumers(f.q), 2 - i);
 	}
 	ck_assert_str_eq(who[0].id, "a");
 	ck_assert_str_eq(who[1].id, "b");
@@ -431,7 +436,7 @@ START_TEST(a_wait_that_ends_answers_nothing)
 		loop_turn(f.loop, true);
 	ck_assert_int_eq(got.err, OK);
 	ck_assert_uint_eq(got.number, 0);
-	ck_assert_uint_eq(queue_parked(f.q), 0);
+	ck_assert_uint_eq(queue_consumers(f.q), 0);
 }
 END_TEST
 
@@ -478,7 +483,7 @@ START_TEST(a_ring_that_comes_too_early_is_not_lost)
 	queues_look(f.queues, queue_name(f.q)); /* its first call has not come back */
 	fake_store_hold(f.fake, false);
 	run_idle();
-	ck_assert_uint_eq(queue_parked(f.q), 1);
+	ck_assert_uint_eq(queue_consumers(f.q), 1);
 	ck_assert_uint_eq(f.ticks, 2);
 	send_one(&sent, "m");
 	run_idle();

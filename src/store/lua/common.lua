@@ -1,29 +1,31 @@
--- What every script of a queue begins with. docs/REDIS.md describes the keys and the formats.
+-- What every script of a queue begins with, `now` being known. docs/REDIS.md describes the keys and the formats.
 --
 -- KEYS[1] is the base of the queue's keys, ARGV[2] the prefix of all keys, ARGV[3] the namespace.
 -- Rule: everything that can fail is read first; after the first write nothing raises (pcall), because
--- Redis keeps what a failed script wrote.
-local base, P, ns = KEYS[1], ARGV[2], ARGV[3]
+-- Redis keeps what a failed script wrote. What can be text is: a number costs Redis five times as much to write out.
+local base, P = KEYS[1], ARGV[2]
 local call, pcall = redis.call, redis.pcall
-local byte, sub, char = string.byte, string.sub, string.char
+local byte, sub, char, format = string.byte, string.sub, string.char, string.format
 local pack, unpk = struct.pack, struct.unpack
-local band, bor = bit.band, bit.bor
+local band = bit.band
 local name = sub(base, #P + 4)
 
-local t = call('TIME')
-local now = t[1] * 1000000 + t[2]
-
--- The state of a queue: flags (1 paused, 2 a broker waits), counter, reserved, bytes waiting, bytes reserved, wake,
--- last use, dedup bucket; how many are ready (9, 5, 1) and delayed; the bucket that BASE:b was last told of.
-local STATE = '>BBI7I4I7I7I7I7I6I4I4I4I4I7BI6'
+-- The state of a queue: flags (1 paused, 2 a broker waits, 4 messages with a ttl may be there, 8 the dedup bucket before
+-- the last may be), counter, reserved, bytes waiting, bytes reserved, wake, last use, last dedup bucket; how many are ready (9, 5, 1) and delayed;
+-- then the name of the bucket that BASE:b was last told of.
+local STATE = '>BBI7I4I7I7I7I7I6I4I4I4I4'
 local raw = call('GET', base .. ':s')
 local exists = raw and true or false
-local POLICY = '>I5HI7dI7dI7I7' -- size, retries, backoff base, factor, max, jitter, dedup window, forget after
-local version, flags, counter, reserved, waiting, held, wake, last, dedup_no, nhigh, nnormal, nlow, ndelayed,
-	told_of, told_k, told_ends = 1, 0, now, 0, 0, 0, 0, now, 0, 0, 0, 0, 0, 0, 0, 0
+-- Size, dedup window, forget after, retries, backoff base, factor, max, jitter.
+local POLICY = '>I5I7I7HI7dI7d'
+local version, flags, counter, reserved, waiting, held, wake, last, dedup_no, nhigh, nnormal, nlow, ndelayed, told_from
+local told = ''
 if raw then
-	version, flags, counter, reserved, waiting, held, wake, last, dedup_no, nhigh, nnormal, nlow, ndelayed,
-		told_of, told_k, told_ends = unpk(STATE, raw)
+	version, flags, counter, reserved, waiting, held, wake, last, dedup_no, nhigh, nnormal, nlow, ndelayed, told_from = unpk(STATE, raw)
+	told = sub(raw, told_from)
+else
+	version, flags, counter, reserved, waiting, held, wake, last, dedup_no, nhigh, nnormal, nlow, ndelayed = 2, 0, now, 0, 0, 0, 0,
+		now, 0, 0, 0, 0, 0
 end
 local changed = false
 

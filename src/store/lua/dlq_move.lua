@@ -4,6 +4,7 @@
 -- ARGV	[1] redrive or purge  [2] prefix  [3] namespace  [4] policy, as in tick  [5] after this id (0 from the start)
 --	[6] at most so many are moved  [7] how many ids follow, then these, then message ids; none of either: all
 -- Reply [1] how many were moved  [2] the last id looked at  [3] 1 when there is more to look at
+-- include clock
 -- include common
 -- include helpers
 local redrive, after, limit, nids = ARGV[1] == 'redrive', ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
@@ -31,7 +32,7 @@ end
 -- As it was sent: no attempts, no error, no ttl.
 local function revived(item)
 	local _, body = parts_of(item)
-	return char(1, band(byte(item, 2), 207)) .. sub(item, 3, 9) .. sub(item, body)
+	return sub(item, 1, 1) .. char(band(byte(item, 2), 207)) .. sub(item, 3, 9) .. sub(item, body)
 end
 
 local ids

@@ -31,7 +31,7 @@ BEGIN {
 		n = split(ARGV[i], path, "/")
 		name = path[n]
 		sub(/\.lua$/, "", name)
-		if (name == "common" || name == "helpers")
+		if (name == "clock" || name == "common" || name == "helpers")
 			continue
 		dir = ARGV[i]
 		sub(/\/[^\/]*$/, "", dir)

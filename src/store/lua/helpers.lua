@@ -6,8 +6,8 @@ function save()
 		exists = true
 		pcall('ZADD', P .. ':queues', 0, name)
 	end
-	call('SET', base .. ':s', pack(STATE, 1, flags, counter, reserved, waiting, held, wake, last, dedup_no,
-		nhigh, nnormal, nlow, ndelayed, told_of, told_k, told_ends))
+	call('SET', base .. ':s', pack(STATE, version, flags, counter, reserved, waiting, held, wake, last, dedup_no,
+		nhigh, nnormal, nlow, ndelayed) .. told)
 end
 
 -- Something happens to this queue at `at`: the sweep must look then.
@@ -15,24 +15,20 @@ function wake_by(at)
 	if wake == 0 or at < wake then
 		wake = at
 		changed = true
-		pcall('ZADD', P .. ':due', at, name)
+		pcall('ZADD', P .. ':due', format('%d', at), name)
 	end
 end
 
--- Settings: the broker's own values, then the namespace's, then the queue's (protocol: configure).
--- Queue size, retries, backoff base, factor, max, jitter; then what only brokers know, untouched.
+-- The policy: the broker's own values, then the namespace's, then the queue's (protocol: configure). May raise.
 function settings(...)
 	local v = { ... }
-	local over = call('HMGET', P .. ':settings', ns, name)
+	local over = call('HMGET', P .. ':settings', ARGV[3], name)
+	local place = { 1, 4, 5, 6, 7, 8 }
 	for i = 1, 2 do
-		if over[i] then
-			local n = 0
-			for word in string.gmatch(over[i], '([^;]*);') do
-				n = n + 1
-				if word ~= '' then
-					v[n] = tonumber(word)
-				end
-			end
+		local n = 0
+		for word in string.gmatch(over[i] or '', '([^;]*);') do
+			n = n + 1
+			v[place[n]] = tonumber(word) or v[place[n]]
 		end
 	end
 	return v
@@ -55,7 +51,7 @@ end
 function failed_once_more(item, err)
 	local p, body, attempts = parts_of(item)
 	attempts = math.min(attempts + 1, 65535)
-	local head = char(1, bor(byte(item, 2) or 0, 32)) .. sub(item, 3, p - 1)
+	local head = sub(item, 1, 1) .. char(bit.bor(byte(item, 2) or 0, 32)) .. sub(item, 3, p - 1)
 	return head .. pack('>HH', attempts, err and #err or 65535) .. (err or '') .. sub(item, body), attempts
 end
 
@@ -70,7 +66,7 @@ end
 -- Reasons: 1 permanent, 2 attempts, 3 expired.
 function bury(item, reason)
 	counter = counter + 1
-	local id = string.format('%.0f', counter)
+	local id = format('%d', counter)
 	pcall('ZADD', base .. ':x', id, id)
 	pcall('HSET', base .. ':X', id, pack('>I7B', now, reason) .. item)
 	changed = true
@@ -78,7 +74,7 @@ end
 
 function put_delayed(item, at)
 	counter = counter + 1
-	pcall('ZADD', base .. ':d', at, pack('>I7', counter) .. item)
+	pcall('ZADD', base .. ':d', format('%d', at), pack('>I7', counter) .. item)
 	ndelayed = ndelayed + 1
 	wake_by(at)
 end
@@ -111,7 +107,7 @@ end
 
 -- What is due by now joins the tail. Returns how many, and whether there may be more.
 function promote(limit)
-	local due = call('ZRANGEBYSCORE', base .. ':d', '-inf', now, 'LIMIT', 0, limit)
+	local due = call('ZRANGEBYSCORE', base .. ':d', '-inf', format('%d', now), 'LIMIT', 0, limit)
 	if #due == 0 then
 		return 0, false
 	end

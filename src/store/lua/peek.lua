@@ -4,6 +4,7 @@
 -- ARGV	[1] at most so many  [2] prefix  [3] namespace  [4] at most so many bytes (one message always fits)  [5] bytes to
 --	add for each
 -- Reply the items
+-- include clock
 -- include common
 -- include helpers
 local limit, room = tonumber(ARGV[1]), tonumber(ARGV[4])

@@ -3,6 +3,7 @@
 -- KEYS	[1] base
 -- ARGV	[1] ''  [2] prefix  [3] namespace
 -- Reply how many
+-- include clock
 -- include common
 -- include helpers
 local n = call('LLEN', base .. ':9') + call('LLEN', base .. ':5') + call('LLEN', base .. ':1') +

@@ -4,6 +4,7 @@
 -- ARGV	[1] 1: now, in spite of the grace (recover_pending), else 0  [2] prefix  [3] namespace  [4] policy, as in tick
 -- Reply [1] >I7I7I4I4B: time, next wake, reservations taken back, ready, flags (1 there is more to do now,
 --	2 nobody has swept for a second: ask to lead first)
+-- include clock
 -- include common
 -- include helpers
 local force = ARGV[1] == '1'
@@ -81,7 +82,7 @@ local function sweep_bucket(b)
 			local item = pcall('HGET', key, field)
 			if type(item) == 'string' then
 				local again, attempts = failed_once_more(item, 'visibility timeout expired')
-				if attempts > policy[2] then
+				if attempts > policy[4] then
 					bury(again, 2)
 				else
 					pcall('LPUSH', list_of(again), again)
@@ -140,12 +141,12 @@ end
 recount()
 local ready = nhigh + nnormal + nlow
 -- The bucket that was told last may have been dropped above: tell it again.
-told_of = 0
+told = ''
 if ready > 0 and band(flags, 1) == 0 then
 	ring()
 end
 local delayed = pcall('ZRANGE', base .. ':d', 0, 0, 'WITHSCORES')
-local forget_at = last + policy[8]
+local forget_at = last + policy[3]
 if ready == 0 and reserved == 0 and not delayed[1] and pcall('ZCARD', base .. ':x') == 0 and band(flags, 1) == 0 then
 	if forget_at <= now and next_bucket == 0 then
 		pcall('DEL', base .. ':s', base .. ':b')
@@ -154,7 +155,7 @@ if ready == 0 and reserved == 0 and not delayed[1] and pcall('ZCARD', base .. ':
 		return { pack('>I7I7I4I4B', now, 0, taken, 0, 0) }
 	end
 elseif forget_at <= now then
-	forget_at = now + policy[8]
+	forget_at = now + policy[3]
 end
 wake = forget_at
 if next_bucket ~= 0 and next_bucket < wake then

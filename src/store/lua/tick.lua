@@ -5,49 +5,59 @@
 -- see what it asked later while it is unanswered.
 --
 -- KEYS	[1] base
--- ARGV	[1] header >HHHBI7I4c18I7H: settles, sends, runs, flags (1 delays follow, 2 one priority, 4 settles other than
---	acks, 8 receivers of this broker will go on waiting: note it, 16 look whether others were passed over, 32 there are
---	settings), bytes of all acks, epoch of the sweep, this broker, how long it has waited, how many of its receivers do
+-- ARGV	[1] header >HHHBI7I7I7I4: settles, sends, runs, flags (1 delays follow, 2 sends are of one priority, 4 settles other
+--	than acks, 8 receivers of this broker will go on waiting: note it, 16 look whether others were passed over, 32 there
+--	are settings, 64 some sends have a ttl, 128 acks alone: Redis's clock is not needed), the broker's estimate of the
+--	time, bytes of all acks, bytes of all sends, epoch of the sweep; then >c18I7HI4: this broker, how long it has waited,
+--	how many of its receivers do, bytes that an answer adds to an item
 --	[2] prefix  [3] namespace  [4] policy, see POLICY
---	[5] random bytes, 16 for each message that may be handed out  [6] runs, >I7BHI4I4 each: visibility
---	timeout, bucket width as a power of two, how many, byte limit (0 none), bytes to add per message
---	then each settle: kind and bucket, field, and for all but A one more: N >BI7d and the error text
---	(1 permanent, 2 with delay, 4 with error; delay; factor of jitter), R delay or '', X >I7I7 timeout and the
---	deadline so far, F error
+--	[5] random bytes, 16 for each message that may be handed out  [6] runs, >I7BHI4 each: visibility timeout, bucket
+--	width as a power of two, how many, byte limit (0 none)
+--	then what settles, in order: kind, number of fields less one, bucket; the fields; and for all but A (of which alone there
+--	can be more than one) one more: N >BI7d and the error text (1 permanent, 2 with delay, 4 with error; delay; factor
+--	of jitter), R delay or '', X >I7I7 timeout and the deadline so far, F error
 --	then the digests (when the window is not 0), the items, the delays ('' for none)
--- Reply [1] >I7I7I4I7I4B: time, fence before the first, epoch, next wake, ready, flags (1 more are ready
---	than fitted in the reply, 2 paused, 4 others were passed over: nothing was handed out, they are rung); then >H for each run: how many it got
---	[2] a character for each settle: 1 done, 0 no such token; '' when all are done
---	[3] a character for each send: 0 stored, 1 queue full, 2 duplicate; '' when all are stored
---	[4] >I7 for each X: the deadline in force, 0 none
---	[5...] the items handed out, in the order of the runs
+-- Reply [1] >I7I7I7I4B: time, fence before the first, next wake, ready, flags (1 more are ready than fitted in the reply,
+--	2 paused, 4 others were passed over: nothing was handed out, they are rung; 8, 16, 32 the last elements are there);
+--	then >H for each run: how many it got
+--	[2...] what is handed out, in the order of the runs: an item, or, where it is one of this call's sends, its number
+--	then (8) a character for each settle: 1 done, 0 no such token; else all are done
+--	(16) a character for each send: 0 stored, 1 queue full, 2 duplicate; else all are stored
+--	(32) >I7 for each X: the deadline in force, 0 none
 --
--- This is the hot path: no function and no table is made that the common case does not need.
+-- This is the hot path: no function and no table is made that the common case does not need, and no number is written
+-- out where text is at hand.
+local nsettle, nsend, nrun, how, estimate, acked_bytes, sent_bytes, epoch, head_end = struct.unpack('>HHHBI7I7I7I4', ARGV[1])
+local now = estimate
+if how < 128 then
+	local t = redis.call('TIME')
+	now = t[1] * 1000000 + t[2]
+end
 -- include common
 local LEAST = 16 -- the shortest item; what is shorter was not put there by us
-local nsettle, nsend, nrun, how, acked_bytes, epoch = unpk('>HHHBI7I4', ARGV[1])
+local promotes = wake ~= 0 and now >= wake and how < 128
 
-if band(how, 4) ~= 0 or (wake ~= 0 and now >= wake) or band(how, 1) ~= 0 then
+if promotes or how % 8 >= 4 or how % 2 == 1 then
 -- include helpers
 end
-if wake ~= 0 and now >= wake then
+if promotes then
 	promote(200)
 end
 
-local size, retries, backoff_base, factor, backoff_max, jitter, window, forget
-if nsend > 0 or band(how, 4) ~= 0 then
-	size, retries, backoff_base, factor, backoff_max, jitter, window, forget = unpk(POLICY, ARGV[4])
-	local over = band(how, 32) ~= 0 and pcall('HMGET', P .. ':settings', ns, name)
-	if over and (over[1] or over[2]) then
-		local v = { size, retries, backoff_base, factor, backoff_max, jitter }
+local policy
+if how % 64 >= 32 or how % 8 >= 4 then
+	policy = { unpk(POLICY, ARGV[4]) }
+	if how % 64 >= 32 then
+		-- As settings() does; its functions may not be there.
+		local over = pcall('HMGET', P .. ':settings', ARGV[3], name)
+		local place = { 1, 4, 5, 6, 7, 8 }
 		for i = 1, 2 do
 			local n = 0
 			for word in string.gmatch(over[i] or '', '([^;]*);') do
 				n = n + 1
-				v[n] = tonumber(word) or v[n]
+				policy[place[n]] = tonumber(word) or policy[place[n]]
 			end
 		end
-		size, retries, backoff_base, factor, backoff_max, jitter = unpack(v)
 	end
 end
 
@@ -55,40 +65,40 @@ end
 
 local arg = 7
 local misses, deadlines, back
-local last_bucket, key
+local settle = 1
 
-for i = 1, nsettle do
-	local bucket, field = ARGV[arg], ARGV[arg + 1]
-	if bucket ~= last_bucket then
-		last_bucket, key = bucket, base .. ':r' .. sub(bucket, 2)
-	end
-	local kind = byte(bucket)
-	local item
+while settle <= nsettle do
+	local bucket = ARGV[arg]
+	local kind, n = byte(bucket, 1, 2)
+	local key = base .. ':r' .. sub(bucket, 3)
 	if kind == 65 then -- A
-		arg = arg + 2
-		if pcall('HDEL', key, field) == 1 then
-			reserved = reserved - 1
-			changed = true
-		else
-			acked_bytes = acked_bytes - unpk('>I4', field, 2)
-			misses = misses or {}
-			misses[i] = true
+		for i = settle, settle + n do
+			if pcall('HDEL', key, ARGV[arg + 1]) == 1 then
+				reserved = reserved - 1
+				changed = true
+			else
+				acked_bytes = acked_bytes - unpk('>I4', ARGV[arg + 1], 2)
+				misses = misses or {}
+				misses[i] = true
+			end
+			arg = arg + 1
 		end
+		arg = arg + 1
+		settle = settle + n
 	else
-		local extra = ARGV[arg + 2]
+		local field, extra = ARGV[arg + 1], ARGV[arg + 2]
 		arg = arg + 3
 		deadlines = deadlines or {}
 		misses = misses or {}
-		item = pcall('HGET', key, field)
+		local item = pcall('HGET', key, field)
 		if type(item) ~= 'string' then
-			item = nil
-			misses[i] = true
+			misses[settle] = true
 			if kind == 88 then
 				deadlines[#deadlines + 1] = pack('>I7', 0)
 			end
 		elseif kind == 88 then -- X
 			local timeout, first = unpk('>I7I7', extra)
-			local longer = base .. ':e' .. sub(bucket, 2)
+			local longer = base .. ':e' .. sub(bucket, 3)
 			local before = pcall('ZSCORE', longer, field)
 			before = type(before) == 'string' and tonumber(before) or first
 			if now + timeout > before then
@@ -115,22 +125,22 @@ for i = 1, nsettle do
 				permanent = band(what, 1) ~= 0
 				if band(what, 2) ~= 0 then
 					delay = given
-				elseif backoff_base == 0 then
+				elseif policy[5] == 0 then
 					delay = 0 -- times infinity would be no number
 				else
-					delay = math.min(backoff_base * factor ^ (attempts - 1), backoff_max) * (1 + jitter * unit)
+					delay = math.min(policy[5] * policy[6] ^ (attempts - 1), policy[7]) * (1 + policy[8] * unit)
 					delay = math.floor(delay)
 				end
 			end
 			if permanent then
 				bury(item, 1)
-			elseif attempts and attempts > retries then
+			elseif attempts and attempts > policy[4] then
 				bury(item, 2)
 			else
 				waiting = waiting + #item
 				if to_head then
 					back = back or {}
-					back[#back + 1] = { string.match(bucket, '%d+') * 256 + byte(field), item }
+					back[#back + 1] = { string.match(bucket, '%d+', 3) * 256 + byte(field), item }
 				elseif delay <= 0 then
 					pcall('RPUSH', list_of(item), item)
 					count_ready(list_of(item), 1)
@@ -140,6 +150,7 @@ for i = 1, nsettle do
 			end
 		end
 	end
+	settle = settle + 1
 end
 held = held - acked_bytes
 
@@ -156,17 +167,21 @@ end
 
 -- Send ---------------------------------------------------------------------------------------------------
 
-local high, normal, low = base .. ':9', base .. ':5', base .. ':1'
 local sent, dead
 -- What was sent just now and waits to be handed out or stored: of each priority values[from .. to].
 local from2, to2, from1, to1, from0, to0 = 1, 0, 1, 0, 1, 0
 local values2, values1, values0
+local first = 0
 
 if nsend > 0 then
+	local size, window, forget = unpk('>I5I7I7', ARGV[4])
+	if policy then
+		size = policy[1]
+	end
 	local room = size - (nhigh + nnormal + nlow + ndelayed + reserved)
-	if room < nsend then
+	if room < nsend and band(flags, 4) ~= 0 then
 		-- It looks full: what has expired at the heads makes room.
-		for _, list in ipairs({ high, normal, low }) do
+		for _, list in ipairs({ base .. ':9', base .. ':5', base .. ':1' }) do
 			for _ = 1, 200 do
 				local head = pcall('LINDEX', list, 0)
 				if type(head) ~= 'string' or #head < LEAST or band(byte(head, 2), 16) == 0 or
@@ -181,33 +196,51 @@ if nsend > 0 then
 			end
 		end
 		if dead then
-			nhigh, nnormal, nlow = pcall('LLEN', high), pcall('LLEN', normal), pcall('LLEN', low)
+			nhigh, nnormal, nlow = pcall('LLEN', base .. ':9'), pcall('LLEN', base .. ':5'), pcall('LLEN', base .. ':1')
 		end
 	end
 	local plain = room >= nsend
-	local first_digest, first = arg, arg
+	local first_digest = arg
 	local number, now_set, known
+	first = arg
 	if window > 0 then
 		first = arg + nsend
 		number = math.floor(now / window)
-		now_set = base .. ':m' .. number
-		known = pcall('SMISMEMBER', now_set, unpack(ARGV, first_digest, first - 1))
-		local old = pcall('SMISMEMBER', base .. ':m' .. (number - 1), unpack(ARGV, first_digest, first - 1))
-		for i = 1, nsend do
-			if known[i] == 1 or old[i] == 1 then
-				known[i] = 1
-				plain = false
+		now_set = base .. ':m' .. format('%d', number)
+		-- What was remembered last says which of the two sets there can be; not where the queue was forgotten, or brokers
+		-- differ in the window.
+		local unsure = not exists or dedup_no > number
+		local here, before = unsure or dedup_no == number, unsure or dedup_no == number - 1 or
+			dedup_no == number and band(flags, 8) ~= 0
+		if before then
+			known = pcall('SMISMEMBER', base .. ':m' .. format('%d', number - 1), unpack(ARGV, first_digest, first - 1))
+		end
+		if here and (nsend > 1 or not plain) then
+			local also = pcall('SMISMEMBER', now_set, unpack(ARGV, first_digest, first - 1))
+			known = known or {}
+			for i = 1, nsend do
+				known[i] = (known[i] or 0) + (also[i] or 0)
 			end
 		end
-		if plain and pcall('SADD', now_set, unpack(ARGV, first_digest, first - 1)) ~= nsend then
-			plain = false -- the same message twice in one call
+		if known then
+			for i = 1, nsend do
+				plain = plain and (known[i] or 0) == 0
+			end
+		end
+		if plain then
+			local added = pcall('SADD', now_set, unpack(ARGV, first_digest, first - 1))
+			plain = added == nsend -- else the same message is there twice
+			known = known or {}
+			if added == 0 and nsend == 1 then
+				known[1] = 1
+			end
 		end
 	end
 	local delays = first + nsend
 	local stored = plain
 	if plain and how % 4 == 2 then
 		-- All of one priority, none refused, none delayed: the arguments are the list.
-		local priority = band(byte(ARGV[first], 2), 3)
+		local priority = byte(ARGV[first], 2) % 4
 		if priority == 1 then
 			values1, from1, to1 = ARGV, first, delays - 1
 		elseif priority == 2 then
@@ -215,6 +248,7 @@ if nsend > 0 then
 		else
 			values0, from0, to0 = ARGV, first, delays - 1
 		end
+		waiting = waiting + sent_bytes
 		changed = true
 	else
 		local seen, remember = {}, {}
@@ -223,7 +257,7 @@ if nsend > 0 then
 		for i = 1, nsend do
 			local item = ARGV[first + i - 1]
 			local digest = not plain and window > 0 and ARGV[first_digest + i - 1]
-			if digest and (known[i] == 1 or seen[digest]) then
+			if digest and ((known[i] or 0) ~= 0 or seen[digest]) then
 				sent[i] = '2'
 			elseif room <= 0 then
 				sent[i] = '1'
@@ -231,13 +265,13 @@ if nsend > 0 then
 				sent[i] = '0'
 				room = room - 1
 				changed, stored = true, true
+				waiting = waiting + #item
 				if digest then
 					seen[digest] = true
 					remember[#remember + 1] = digest
 				end
-				local priority = band(byte(item, 2), 3)
-				if band(how, 1) ~= 0 and ARGV[delays + i - 1] ~= '' then
-					waiting = waiting + #item
+				local priority = byte(item, 2) % 4
+				if how % 2 == 1 and ARGV[delays + i - 1] ~= '' then
 					put_delayed(item, now + ARGV[delays + i - 1])
 				elseif priority == 1 then
 					to1 = to1 + 1
@@ -255,43 +289,51 @@ if nsend > 0 then
 			pcall('SADD', now_set, unpack(remember))
 		end
 	end
-	if window > 0 and stored and number ~= dedup_no then
-		dedup_no = number
-		pcall('PEXPIRE', now_set, math.ceil(window / 500)) -- it is looked at for two windows
-	end
-	if not exists and changed then
-		pcall('ZADD', P .. ':queues', 0, name)
-		if wake == 0 or now + forget < wake then
-			wake = now + forget
-			pcall('ZADD', P .. ':due', wake, name)
+	if stored then
+		if window > 0 and number ~= dedup_no then
+			flags = flags - band(flags, 8) + (dedup_no == number - 1 and 8 or 0)
+			dedup_no = number
+			pcall('PEXPIRE', now_set, math.ceil(window / 500)) -- it is looked at for two windows
+		end
+		if how % 128 >= 64 then
+			flags = bit.bor(flags, 4)
+		end
+		if not exists then
+			pcall('ZADD', P .. ':queues', 0, name)
+			if wake == 0 or now + forget < wake then
+				wake = now + forget
+				pcall('ZADD', P .. ':due', format('%d', wake), name)
+			end
 		end
 	end
 end
 
 -- Receive ------------------------------------------------------------------------------------------------
 
-local reply = { '', '', '', '' }
 local fence, more = counter, 0
-local counts = ''
+local reply, counts = { '' }, ''
 local yields = false
 
-if band(how, 16) ~= 0 then
+if how % 32 >= 16 then
 	-- Another broker whose receivers have waited for half a second goes first.
-	local me = sub(ARGV[1], 19, 36)
+	local me = sub(ARGV[1], head_end, head_end + 17)
 	local others = pcall('HGETALL', base .. ':w')
 	for i = 1, #others, 2 do
 		yields = yields or (others[i] ~= me and unpk('>I7', others[i + 1]) < now - 500000)
 	end
 end
 
-local fresh = to2 - from2 + to1 - from1 + to0 - from0 + 3
-if nrun > 0 and band(flags, 1) == 0 and not yields and nhigh + nnormal + nlow + fresh > 0 then
-	local random, budget, handed, pos = ARGV[5], 1048576, 0, 1
+if nrun > 0 and flags % 2 == 0 and not yields and
+		(nhigh > 0 or nnormal > 0 or nlow > 0 or from1 <= to1 or from2 <= to2 or from0 <= to0) then
+	local runs, random = ARGV[6], ARGV[5]
+	local has_ttl, budget, handed, pos = band(flags, 4) ~= 0, 1048576, 0, 1
 	for _ = 1, nrun do
-		local timeout, k, count, limit, overhead
-		timeout, k, count, limit, overhead, pos = unpk('>I7BHI4I4', ARGV[6], pos)
+		local timeout, k, count, limit
+		timeout, k, count, limit, pos = unpk('>I7BHI4', runs, pos)
+		local overhead = limit > 0 and unpk('>I4', ARGV[1], head_end + 27) or 0
 		local n, used, full = 0, 0, more == 1
-		local fields, of = {}, math.floor((counter + 1) / 256)
+		local fields, nfields, of = {}, 0, math.floor((counter + 1) / 256)
+		local low_byte = counter % 256
 		local buckets
 
 		while n < count and not full do
@@ -299,17 +341,17 @@ if nrun > 0 and band(flags, 1) == 0 and not yields and nhigh + nnormal + nlow + 
 			local items, i, j, list, asked
 			local want = count - n
 			if nhigh > 0 then
-				list, j = high, nhigh
+				list, j = base .. ':9', nhigh
 			elseif from2 <= to2 then
-				items, i, j = values2, from2, math.min(to2, from2 + want - 1)
+				items, i, j = values2, from2, to2
 			elseif nnormal > 0 then
-				list, j = normal, nnormal
+				list, j = base .. ':5', nnormal
 			elseif from1 <= to1 then
-				items, i, j = values1, from1, math.min(to1, from1 + want - 1)
+				items, i, j = values1, from1, to1
 			elseif nlow > 0 then
-				list, j = low, nlow
+				list, j = base .. ':1', nlow
 			elseif from0 <= to0 then
-				items, i, j = values0, from0, math.min(to0, from0 + want - 1)
+				items, i, j = values0, from0, to0
 			else
 				break
 			end
@@ -317,16 +359,18 @@ if nrun > 0 and band(flags, 1) == 0 and not yields and nhigh + nnormal + nlow + 
 				-- Never far more than fits, as what does not goes back.
 				i, j = 1, math.min(want, j, limit > 0 and 32 or 256)
 				asked = j
-				items = pcall('LPOP', list, j)
+				items = pcall('LPOP', list, format('%d', j))
 				if type(items) ~= 'table' or items.err then
 					items = {}
 				end
 				j = #items
+			elseif j - i >= want then
+				j = i + want - 1
 			end
 			while i <= j do
 				local item = items[i]
 				local length = #item
-				if length < LEAST or (band(byte(item, 2), 16) ~= 0 and unpk('>I7', item, 10) <= now) then
+				if length < LEAST or (has_ttl and band(byte(item, 2), 16) ~= 0 and unpk('>I7', item, 10) <= now) then
 					dead = dead or {}
 					dead[#dead + 1] = item
 				elseif (limit > 0 and n > 0 and used + length + overhead > limit) then
@@ -339,25 +383,24 @@ if nrun > 0 and band(flags, 1) == 0 and not yields and nhigh + nnormal + nlow + 
 					used = used + length + overhead
 					budget = budget - length
 					counter = counter + 1
-					handed = handed + 1
 					n = n + 1
-					local low_byte = counter % 256
-					if low_byte == 0 and #fields > 0 then
-						buckets = buckets or {}
-						buckets[#buckets + 1] = { of, fields }
-						fields = {}
+					low_byte = low_byte + 1
+					if low_byte == 256 then
+						if nfields > 0 then
+							buckets = buckets or {}
+							buckets[#buckets + 1] = { of, fields }
+							fields, nfields = {}, 0
+						end
+						low_byte, of = 0, counter / 256
 					end
-					if low_byte == 0 then
-						of = counter / 256
-					end
-					fields[#fields + 1] = pack('>BI4', low_byte, length) .. sub(random, 16 * handed - 15, 16 * handed)
-					fields[#fields + 1] = item
-					reply[4 + handed] = item
+					fields[nfields + 1] = pack('>BI4c16', low_byte, length, sub(random, handed * 16 + 1, handed * 16 + 16))
+					fields[nfields + 2] = item
+					nfields = nfields + 2
+					handed = handed + 1
+					reply[1 + handed] = items == ARGV and i - first or item
 					held = held + length
 				end
-				if list then
-					waiting = waiting - length
-				end
+				waiting = waiting - length
 				i = i + 1
 			end
 			if not list then
@@ -378,83 +421,84 @@ if nrun > 0 and band(flags, 1) == 0 and not yields and nhigh + nnormal + nlow + 
 				end
 				-- Fewer than were counted: somebody else was at the list.
 				local gone = #items < asked and 1e9 or i - 1
-				if list == high then
+				if nhigh > 0 then
 					nhigh = math.max(0, nhigh - gone)
-				elseif list == normal then
+				elseif nnormal > 0 then
 					nnormal = math.max(0, nnormal - gone)
 				else
 					nlow = math.max(0, nlow - gone)
 				end
 			end
 		end
-		if #fields > 0 then
-			local ends = math.floor((now + timeout + 2 ^ k - 1) / 2 ^ k)
-			local at = ends * 2 ^ k
-			buckets = buckets or {}
-			buckets[#buckets + 1] = { of, fields }
-			for b = 1, #buckets do
-				local bucket = buckets[b][1] .. '.' .. epoch .. '.' .. k .. '.' .. ends
-				local where = base .. ':r' .. bucket
-				pcall('HSET', where, unpack(buckets[b][2]))
-				if buckets[b][1] ~= told_of or ends ~= told_ends or k ~= told_k then
-					pcall('ZADD', base .. ':b', at, bucket)
-					told_of, told_ends, told_k = buckets[b][1], ends, k
+		if nfields > 0 then
+			local unit = 2 ^ k
+			local ends = math.floor((now + timeout + unit - 1) / unit)
+			if buckets then
+				buckets[#buckets + 1] = { of, fields }
+			end
+			for b = 1, buckets and #buckets or 1 do
+				if buckets then
+					of, fields = buckets[b][1], buckets[b][2]
+				end
+				local bucket = format('%d.%d.%d.%d', of, epoch, k, ends)
+				pcall('HSET', base .. ':r' .. bucket, unpack(fields))
+				if bucket ~= told then
+					pcall('ZADD', base .. ':b', format('%d', ends * unit), bucket)
+					told = bucket
 				end
 			end
-			if wake == 0 or at < wake then
-				wake = at
-				pcall('ZADD', P .. ':due', at, name)
+			if wake == 0 or ends * unit < wake then
+				wake = ends * unit
+				pcall('ZADD', P .. ':due', format('%d', wake), name)
 			end
 			reserved = reserved + n
 			changed = true
 		end
-		counts = counts .. pack('>H', n)
+		counts = counts .. char(math.floor(n / 256), n % 256)
 	end
-end
-if nrun > 0 and counts == '' then
+elseif nrun > 0 then
 	counts = string.rep(char(0, 0), nrun)
 end
 
-local left = nhigh + nnormal + nlow
-for p = 2, 0, -1 do
-	local values, from, to, list = values2, from2, to2, high
-	if p == 1 then
-		values, from, to, list = values1, from1, to1, normal
-	elseif p == 0 then
-		values, from, to, list = values0, from0, to0, low
-	end
-	if from <= to then
-		for i = from, to do
-			waiting = waiting + #values[i]
+if from2 <= to2 or from1 <= to1 or from0 <= to0 then
+	-- What nobody waited for is stored.
+	for p = 2, 0, -1 do
+		local values, from, to, list = values2, from2, to2, ':9'
+		if p == 1 then
+			values, from, to, list = values1, from1, to1, ':5'
+		elseif p == 0 then
+			values, from, to, list = values0, from0, to0, ':1'
 		end
-		local n = to - from + 1
-		if type(pcall('RPUSH', list, unpack(values, from, to))) ~= 'number' then
-			-- Something else has the name of the list: they wait with the dead letters.
-			dead = dead or {}
-			for i = from, to do
-				waiting = waiting - #values[i]
-				dead[#dead + 1] = values[i]
+		if from <= to then
+			local n = to - from + 1
+			if type(pcall('RPUSH', base .. list, unpack(values, from, to))) ~= 'number' then
+				-- Something else has the name of the list: they wait with the dead letters.
+				dead = dead or {}
+				for i = from, to do
+					waiting = waiting - #values[i]
+					dead[#dead + 1] = values[i]
+				end
+				n = 0
 			end
-			n = 0
-		end
-		left = left + n
-		if p == 2 then
-			nhigh = nhigh + n
-		elseif p == 1 then
-			nnormal = nnormal + n
-		else
-			nlow = nlow + n
+			if p == 2 then
+				nhigh = nhigh + n
+			elseif p == 1 then
+				nnormal = nnormal + n
+			else
+				nlow = nlow + n
+			end
 		end
 	end
 end
+local left = nhigh + nnormal + nlow
 
 -- Who waits elsewhere is rung when something is left; who waits here is noted, in the same call. Only a queue that
 -- exists can say whether somebody waits: a new one has to look.
 if not exists and changed and pcall('EXISTS', base .. ':w') == 1 then
-	flags = bor(flags, 2)
+	flags = bit.bor(flags, 2)
 end
-if left > 0 and band(flags, 3) == 2 then
-	local me = sub(ARGV[1], 19, 36)
+if left > 0 and flags % 4 == 2 then
+	local me = sub(ARGV[1], head_end, head_end + 17)
 	local others = pcall('HKEYS', base .. ':w')
 	for i = 1, #others do
 		if others[i] ~= me then
@@ -465,8 +509,8 @@ if left > 0 and band(flags, 3) == 2 then
 	flags = flags - 2
 	changed = true
 end
-if band(how, 8) ~= 0 then
-	local me, age, count = unpk('>c18I7H', ARGV[1], 19)
+if how % 16 >= 8 then
+	local me, age, count = unpk('>c18I7H', ARGV[1], head_end)
 	pcall('HSET', base .. ':w', me, pack('>I7H', now - age, count))
 	pcall('PEXPIRE', base .. ':w', 3000)
 	if exists and band(flags, 2) == 0 then
@@ -482,32 +526,39 @@ if dead then
 	changed = true
 	for i = 1, #dead do
 		counter = counter + 1
-		local id = string.format('%.0f', counter)
+		local id = format('%d', counter)
 		pcall('ZADD', base .. ':x', id, id)
 		pcall('HSET', base .. ':X', id, pack('>I7B', now, is_late(dead[i]) and 3 or 1) .. dead[i])
 	end
 end
 
 if changed then
-	last = now
 	if not exists then
 		pcall('ZADD', P .. ':queues', 0, name)
 	end
-	call('SET', base .. ':s', pack(STATE, 1, flags, counter, reserved, waiting, held, wake, last, dedup_no,
-		nhigh, nnormal, nlow, ndelayed, told_of, told_k, told_ends))
+	if left == 0 and reserved == 0 and ndelayed == 0 then
+		flags = flags - band(flags, 4)
+	end
+	call('SET', base .. ':s', pack(STATE, version, flags, counter, reserved, waiting, held, wake, now, dedup_no,
+		nhigh, nnormal, nlow, ndelayed) .. told)
 end
-reply[1] = pack('>I7I7I4I7I4B', now, fence, epoch, wake, left, more + 2 * band(flags, 1) + (yields and 4 or 0)) .. counts
+local tail = #reply
+local what = more + flags % 2 * 2 + (yields and 4 or 0)
 if misses then
 	local chars = {}
 	for i = 1, nsettle do
 		chars[i] = misses[i] and '0' or '1'
 	end
-	reply[2] = table.concat(chars)
+	reply[tail + 1] = table.concat(chars)
+	tail, what = tail + 1, what + 8
 end
 if sent then
-	reply[3] = table.concat(sent)
+	reply[tail + 1] = table.concat(sent)
+	tail, what = tail + 1, what + 16
 end
 if deadlines then
-	reply[4] = table.concat(deadlines)
+	reply[tail + 1] = table.concat(deadlines)
+	what = what + 32
 end
+reply[1] = pack('>I7I7I7I4B', how < 128 and now or 0, fence, wake, left, what) .. counts
 return reply
