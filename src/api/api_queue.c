@@ -1,4 +1,4 @@
-/* queue_stats, list_queues, peek, purge, dlq_list, configure: looking at queues, and their settings. */
+/* queue_stats, list_queues, peek, purge, pause_queue, resume_queue, dlq_list, configure: looking at queues, and their settings. */
 #include <stdlib.h>
 
 #include "api/encode.h"
@@ -41,7 +41,7 @@ stats_done(void *arg, enum err err, const struct queue_stats *stats)
 	struct buf *b = err ? NULL : request_reply(r);
 
 	if (b)
-		encode_stats(b, stats, queue_agent(r->queue), queue_parked(r->queue));
+		encode_stats(b, stats, queue_agent(r->queue), queue_consumers(r->queue));
 	request_off(r, err);
 }
 
@@ -71,7 +71,7 @@ put_listed(struct buf *b, struct api *api, struct str name, const struct queue_s
 	struct queue *q = queues_get_name(api->queues, name);
 	struct agent_id none = { STR(""), STR("") };
 
-	encode_stats(b, stats, q ? queue_agent(q) : none, q ? queue_parked(q) : 0);
+	encode_stats(b, stats, q ? queue_agent(q) : none, q ? queue_consumers(q) : 0);
 }
 
 static void
@@ -127,7 +127,7 @@ api_list_queues(struct session *s, const struct rpc *rpc, struct params *p, stru
 	return OK;
 }
 
-/* peek, purge --------------------------------------------------------------------------------------- */
+/* peek, purge, pause_queue, resume_queue -------------------------------------------------------------- */
 
 static void
 peek_done(void *arg, enum err err, const struct reply *reply)
@@ -183,6 +183,41 @@ api_purge(struct session *s, const struct rpc *rpc, struct params *p, struct err
 	(void)why;
 	queue_purge(r->queue, purge_done, r);
 	return OK;
+}
+
+static void
+pause_done(void *arg, enum err err, const struct reply *reply)
+{
+	struct request *r = arg;
+	struct buf *b = err ? NULL : request_reply(r);
+
+	if (b)
+		mp_put_bool(b, reply_int(reply, 0) == 1);
+	request_off(r, err);
+}
+
+static enum err
+set_paused(struct session *s, const struct rpc *rpc, const struct params *p, bool pause)
+{
+	struct request *r =
+		request_on(s, rpc, pause ? METHOD_pause_queue : METHOD_resume_queue, p);
+
+	queue_pause(r->queue, pause, pause_done, r);
+	return OK;
+}
+
+enum err
+api_pause_queue(struct session *s, const struct rpc *rpc, struct params *p, struct errmsg *why)
+{
+	(void)why;
+	return set_paused(s, rpc, p, true);
+}
+
+enum err
+api_resume_queue(struct session *s, const struct rpc *rpc, struct params *p, struct errmsg *why)
+{
+	(void)why;
+	return set_paused(s, rpc, p, false);
 }
 
 /* dlq_list ------------------------------------------------------------------------------------------ */

@@ -23,7 +23,7 @@ receive_done(void *arg, enum err err, const struct reservation *res, unsigned n)
 	for (unsigned i = 0; i < n; i++)
 		encode_received(b, &res[i], agent);
 	for (unsigned i = 0; i < n; i++)
-		session_watch(s, r->queue, &res[i], r->is_lease);
+		session_watch(s, r->queue, &res[i], r->is_lease, NULL);
 	request_done(r);
 }
 
@@ -38,21 +38,15 @@ start(struct session *s, const struct rpc *rpc, const struct params *p, enum met
       unsigned max, struct errmsg *why)
 {
 	uint64_t wait = p->have & F(wait) ? p->wait : 0;
-	struct agent_id holder = p->have & F(holder) ? p->holder : p->agent;
 	struct request *r;
+	bool is_lease;
 
-	if (p->have & F(lease) && p->lease == LEASE_HEARTBEAT)
-		return errmsg_set(why, ERR_NOT_FOUND, "holder %.*s:%.*s is not registered",
-				  (int)holder.type.n, holder.type.p, (int)holder.instance.n,
-				  holder.instance.p);
-	if (wait && s->waiting >= s->api->config.max_parked)
-		return errmsg_set(why, ERR_OVERLOADED,
-				  "this connection has %u receives waiting, which is "
-				  "limits.max_parked_per_connection",
-				  s->waiting);
+	if (session_lease(p, LEASE_TIMEOUT, &is_lease, why) ||
+	    (wait && session_may_wait(s, why)))
+		return why->err;
 	r = request_new(s, rpc, method, STR(""));
 	r->is_batch = method == METHOD_receive_batch;
-	r->is_lease = p->have & F(lease) && p->lease == LEASE_CONNECTION;
+	r->is_lease = is_lease;
 	r->may_park = wait > 0;
 	s->waiting += r->may_park;
 	r->queue = queues_get(s->api->queues, str_of(s->namespace), &p->agent);

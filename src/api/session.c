@@ -4,9 +4,9 @@
  *	request_new()		an operation was begun for a request; enough of them stop the reading
  *	request_reply(), _done()	its answer goes into the connection's output
  *	session_watch()		that answer holds a reservation: until its bytes have left, or, where
- *				the connection is the lease, until it is settled
+ *				the connection is the lease or a consumer holds it, until it is settled
  *	session_on_close()	the connection is gone: receives are cancelled, what was never written
- *				is released, what the connection leased has failed
+ *				is released, what the connection leased has failed, consumers end
  *
  * A session outlives its connection while operations are under way; their answers find nobody.
  */
@@ -30,6 +30,45 @@ session_unref(struct session *s)
 		return;
 	free(s->namespace);
 	free(s);
+}
+
+void
+session_hold(struct session *s)
+{
+	s->requests++;
+}
+
+void
+session_drop(struct session *s)
+{
+	s->requests--;
+	session_unref(s);
+}
+
+enum err
+session_may_wait(const struct session *s, struct errmsg *why)
+{
+	if (s->waiting < s->api->config.max_parked)
+		return OK;
+	return errmsg_set(why, ERR_OVERLOADED,
+			  "this connection has %u receives waiting and consumers, which is "
+			  "limits.max_parked_per_connection",
+			  s->waiting);
+}
+
+enum err
+session_lease(const struct params *p, enum lease fallback, bool *ends_with_conn,
+	      struct errmsg *why)
+{
+	enum lease lease = p->have & F(lease) ? p->lease : fallback;
+	struct agent_id holder = p->have & F(holder) ? p->holder : p->agent;
+
+	if (lease == LEASE_HEARTBEAT)
+		return errmsg_set(why, ERR_NOT_FOUND, "holder %.*s:%.*s is not registered",
+				  (int)holder.type.n, holder.type.p, (int)holder.instance.n,
+				  holder.instance.p);
+	*ends_with_conn = lease == LEASE_CONNECTION;
+	return OK;
 }
 
 static void
@@ -169,20 +208,29 @@ session_fail(struct session *s, const struct rpc *rpc, const struct errmsg *why)
 
 /* Reservations on their way ------------------------------------------------------------------------ */
 
-static void
+/* It is watched until it is settled. */
+static bool
+is_kept(const struct delivery *d)
+{
+	return d->is_lease || d->held.consume;
+}
+
+void
 delivery_free(struct delivery *d)
 {
-	if (d->is_lease)
-		HASH_DEL(d->session->api->leases, d);
+	if (is_kept(d))
+		HASH_DEL(d->session->api->unsettled, d);
+	if (d->held.consume)
+		consume_let_go(&d->held);
 	TAILQ_REMOVE(&d->session->deliveries, d, link);
 	queue_unpin(d->queue);
 	free(d);
 }
 
 /*
- * Forget those that have left and are no lease: they stand in front, in the order of the output.
+ * Forget those that have left and are not kept: they stand in front, in the order of the output.
  * A lease past its deadline is kept all the same, as another broker may have extended it; who lets
- * very many pass loses the oldest, whose deadline then ends it alone.
+ * very many pass loses the oldest, whose deadline then ends it alone. (A consumer finds out itself.)
  */
 static void
 forget_written(struct session *s, bool all)
@@ -193,14 +241,14 @@ forget_written(struct session *s, bool all)
 	unsigned overdue = 0;
 
 	for (d = TAILQ_FIRST(&s->deliveries); all && d; d = TAILQ_NEXT(d, link))
-		overdue += d->is_lease && d->deadline_us < now;
+		overdue += is_kept(d) && !d->held.consume && d->deadline_us < now;
 	for (d = TAILQ_FIRST(&s->deliveries); d && d->ends_at <= written; d = next) {
 		next = TAILQ_NEXT(d, link);
-		if (!d->is_lease) {
+		if (!is_kept(d)) {
 			delivery_free(d);
 		} else if (!all) {
-			break; /* leases are looked through once a second */
-		} else if (d->deadline_us < now && overdue > MAX_OVERDUE) {
+			break; /* these are looked through once a second */
+		} else if (!d->held.consume && d->deadline_us < now && overdue > MAX_OVERDUE) {
 			delivery_free(d);
 			overdue--;
 		}
@@ -208,7 +256,8 @@ forget_written(struct session *s, bool all)
 }
 
 void
-session_watch(struct session *s, struct queue *q, const struct reservation *res, bool is_lease)
+session_watch(struct session *s, struct queue *q, const struct reservation *res, bool is_lease,
+	      struct consume *consume)
 {
 	struct delivery *d = xcalloc(1, sizeof(*d));
 
@@ -221,8 +270,10 @@ session_watch(struct session *s, struct queue *q, const struct reservation *res,
 	d->is_lease = is_lease;
 	queue_pin(q);
 	TAILQ_INSERT_TAIL(&s->deliveries, d, link);
-	if (is_lease)
-		HASH_ADD_KEYPTR(hh, s->api->leases, d->token.random, TOKEN_RANDOM_LEN, d);
+	if (consume)
+		consume_hold(consume, &d->held, &d->token);
+	if (is_kept(d))
+		HASH_ADD_KEYPTR(hh, s->api->unsettled, d->token.random, TOKEN_RANDOM_LEN, d);
 }
 
 void
@@ -230,9 +281,9 @@ api_settled(struct api *api, const struct token *token, uint64_t deadline_us)
 {
 	struct delivery *d;
 
-	if (!api->leases)
+	if (!api->unsettled)
 		return;
-	HASH_FIND(hh, api->leases, token->random, TOKEN_RANDOM_LEN, d);
+	HASH_FIND(hh, api->unsettled, token->random, TOKEN_RANDOM_LEN, d);
 	if (!d)
 		return;
 	if (deadline_us)
@@ -273,6 +324,7 @@ session_on_open(void *arg, struct conn *conn)
 	s->role = ROLE_OPERATOR;
 	TAILQ_INIT(&s->receives);
 	TAILQ_INIT(&s->deliveries);
+	TAILQ_INIT(&s->consumers);
 	TAILQ_INSERT_TAIL(&api->sessions, s, link);
 	return s;
 }
@@ -293,6 +345,9 @@ give_back_done(void *arg, enum err err, bool done, uint64_t deadline_us)
 	(void)done;
 	(void)deadline_us;
 	g->is_asked = false;
+	if (g->consumer)
+		consumer_given_back(g->consumer, err);
+	g->consumer = NULL;
 	if (!err || g->api->is_draining || g->token.deadline_us < store_now_us(g->api->store))
 		give_back_end(g);
 }
@@ -306,20 +361,19 @@ give_back_ask(struct give_back *g)
 	queue_settle(g->queue, &g->token, &how, give_back_done, g);
 }
 
-static void
-give_back(struct delivery *d, uint64_t written)
+void
+give_back(struct api *api, struct queue *q, const struct token *token, enum settle kind,
+	  struct consumer *consumer)
 {
-	struct give_back *g;
+	struct give_back *g = xcalloc(1, sizeof(*g));
 
-	if (d->ends_at <= written && !d->is_lease)
-		return;
-	g = xcalloc(1, sizeof(*g));
-	g->api = d->session->api;
-	g->queue = d->queue;
-	g->token = d->token;
-	g->kind = d->ends_at <= written ? SETTLE_FAIL : SETTLE_RELEASE;
-	queue_pin(g->queue);
-	TAILQ_INSERT_TAIL(&g->api->given_back, g, link);
+	g->api = api;
+	g->queue = q;
+	g->token = *token;
+	g->kind = kind;
+	g->consumer = consumer;
+	queue_pin(q);
+	TAILQ_INSERT_TAIL(&api->given_back, g, link);
 	give_back_ask(g);
 }
 
@@ -329,23 +383,40 @@ session_on_close(void *user, enum conn_end why)
 	struct session *s = user;
 	uint64_t written = conn_written_total(s->conn);
 	struct request *r;
+	struct consumer *c;
 	struct delivery *d;
 
 	log_event(LOG_LEVEL_DEBUG, "conn.closed", "conn=%llu reason=%s",
 		  (unsigned long long)conn_id(s->conn), conn_end_names[why]);
 	s->conn = NULL;
-	s->requests++; /* so that it is still there below */
+	session_hold(s); /* so that it is still there below */
 	while ((r = TAILQ_FIRST(&s->receives))) {
 		receive_cancel(r->receive);
 		request_end(r, false);
 	}
-	while ((d = TAILQ_FIRST(&s->deliveries))) {
-		give_back(d, written);
+	/* The last one first: where they take several calls, the first one is at the head in the end. */
+	while ((d = TAILQ_LAST(&s->deliveries, delivery_list))) {
+		if (d->ends_at > written)
+			give_back(s->api, d->queue, &d->token, SETTLE_RELEASE, NULL);
+		else if (d->is_lease)
+			give_back(s->api, d->queue, &d->token, SETTLE_FAIL, NULL);
 		delivery_free(d);
 	}
+	while ((c = TAILQ_FIRST(&s->consumers)))
+		consumer_end(c);
 	TAILQ_REMOVE(&s->api->sessions, s, link);
-	s->requests--;
-	session_unref(s);
+	session_drop(s);
+}
+
+static void
+session_on_drained(void *user)
+{
+	struct session *s = user;
+	struct consumer *c;
+
+	TAILQ_FOREACH (c, &s->consumers, link) {
+		consume_look(c->consume);
+	}
 }
 
 const struct conn_ops api_conn_ops = {
@@ -353,6 +424,7 @@ const struct conn_ops api_conn_ops = {
 	.on_frame = session_on_frame,
 	.on_bad_frame = session_on_bad_frame,
 	.on_close = session_on_close,
+	.on_drained = session_on_drained,
 };
 
 /* The api itself ----------------------------------------------------------------------------------- */

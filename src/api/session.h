@@ -1,6 +1,7 @@
 #ifndef COORDD_API_SESSION_H
 #define COORDD_API_SESSION_H
 
+#include <stddef.h>
 #include <sys/queue.h>
 #include <uthash.h>
 
@@ -32,25 +33,32 @@ struct api {
 	uint64_t started_us;
 	bool is_draining;
 	unsigned in_flight, parked;
-	uint64_t ignored;        /* notifications nobody asked for, and responses */
-	struct delivery *leases; /* by token: those that end with their connection */
+	uint64_t ignored;           /* notifications nobody asked for, and responses */
+	struct delivery *unsettled; /* by token: leases, and what consumers hold */
 	TAILQ_HEAD(, give_back)
 	given_back; /* of closed connections, and Redis was not told yet */
 	TAILQ_HEAD(, session) sessions;
 };
 
 /* A reservation that was answered: watched until its bytes have left, or, where its lease is the
- * connection, until it is settled. */
+ * connection or a consumer holds it, until it is settled. */
 struct delivery {
 	TAILQ_ENTRY(delivery) link;
-	UT_hash_handle hh; /* in api->leases, by the token's random bytes */
+	UT_hash_handle hh; /* in api->unsettled, by the token's random bytes */
 	struct session *session;
 	struct queue *queue; /* pinned */
 	struct token token;
 	uint64_t ends_at;     /* offset in the connection's output behind its answer */
 	uint64_t deadline_us; /* Redis's clock */
 	bool is_lease;
+	struct held held; /* by a consumer, if one does */
 };
+
+static inline struct delivery *
+delivery_of(struct held *held)
+{
+	return (struct delivery *)((char *)held - offsetof(struct delivery, held));
+}
 
 /* What a closed connection held goes back; asked for again each second until Redis says so, or
  * the deadline does it. */
@@ -61,6 +69,21 @@ struct give_back {
 	struct token token;
 	enum settle kind;
 	bool is_asked;
+	struct consumer *consumer; /* one that has ended, to be told of the first answer */
+};
+
+#define CONSUMER_ID_BYTES 9
+
+/* A consumer of a connection; it outlives that, or its cancelling, while something is under way. */
+struct consumer {
+	TAILQ_ENTRY(consumer) link; /* in session->consumers, until it ends */
+	struct session *session;
+	struct queue *queue; /* pinned */
+	struct consume *consume;
+	bool is_lease, has_ended, has_failed;
+	unsigned releasing;                      /* give_backs that were not answered yet */
+	struct request *cancel;                  /* answered when all is released */
+	char id[ID_TEXT_LEN(CONSUMER_ID_BYTES)]; /* not terminated */
 };
 
 struct session {
@@ -73,10 +96,11 @@ struct session {
 	enum role role;
 	unsigned
 		in_flight; /* requests unanswered, without parked ones; a heavy one weighs more */
-	unsigned waiting;  /* receives that may park */
+	unsigned waiting;  /* receives that may park, and consumers */
 	unsigned requests; /* all that hold on to this session */
 	TAILQ_HEAD(, request) receives;
-	TAILQ_HEAD(, delivery) deliveries;
+	TAILQ_HEAD(delivery_list, delivery) deliveries;
+	TAILQ_HEAD(, consumer) consumers;
 };
 
 struct request {
@@ -110,9 +134,27 @@ void request_parked(struct request *r, bool parked);
 struct buf *session_reply(struct session *s, const struct rpc *rpc);
 void session_fail(struct session *s, const struct rpc *rpc, const struct errmsg *why);
 
-/* Watch a reservation whose answer ends at the present end of the output. */
-void
-session_watch(struct session *s, struct queue *q, const struct reservation *res, bool is_lease);
+/* A session outlives its connection while it is held on to. */
+void session_hold(struct session *s);
+void session_drop(struct session *s);
+/* Whether one more may wait or consume; `why` is filled when it may not. */
+enum err session_may_wait(const struct session *s, struct errmsg *why);
+/* Whether what is reserved with `p` ends with the connection; `fallback` is the lease when none is named. */
+enum err session_lease(const struct params *p, enum lease fallback, bool *ends_with_conn,
+		       struct errmsg *why);
+
+/* Watch a reservation whose answer ends at the present end of the output; `consume` holds it unless that is NULL. */
+void session_watch(struct session *s, struct queue *q, const struct reservation *res,
+		   bool is_lease, struct consume *consume);
+void delivery_free(struct delivery *d);
+/* Hand a reservation back, until Redis says so. `consumer` (may be NULL) is told of the first answer. */
+void give_back(struct api *api, struct queue *q, const struct token *token, enum settle kind,
+	       struct consumer *consumer);
+
+/* api_consume.c */
+void consumer_given_back(struct consumer *c, enum err err);
+/* It asks no more; it holds nothing any more. */
+void consumer_end(struct consumer *c);
 /* It was settled, or its deadline moved (0: settled). */
 void api_settled(struct api *api, const struct token *token, uint64_t deadline_us);
 

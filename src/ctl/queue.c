@@ -1,4 +1,4 @@
-/* coordctl queue: what is in the queues, emptying one, and settings. */
+/* coordctl queue: what is in the queues, emptying and pausing one, and settings. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -153,6 +153,58 @@ queue_purge(struct ctl *ctl, char **args, int n)
 	json_decref(done);
 	json_decref(result);
 	return EX_OK;
+}
+
+/* Pause a queue, or (false) resume it. */
+static int
+set_paused(struct ctl *ctl, const char *arg, bool pause)
+{
+	const char *verb = pause ? "pause" : "resume", *state = pause ? "paused" : "resumed";
+	struct name queue;
+	json_t *answer, *done;
+	bool changes;
+	int status = ctl_name(&queue, arg);
+
+	if (status)
+		return status;
+	if (GIVEN(ctl, dry_run)) {
+		answer = stats(ctl, &queue);
+		if (!answer)
+			return ctl->status;
+		changes = json_bool_at(answer, "paused") != pause;
+	} else {
+		answer = ctl_call(ctl, pause ? "pause_queue" : "resume_queue",
+				  ctl_params(&queue), 0);
+		if (!answer)
+			return ctl->status;
+		changes = json_is_true(answer);
+	}
+	json_decref(answer);
+	done = json_pack("{s:s, s:b, s:b}", "queue", arg, "paused", pause, "changed", changes);
+	if (GIVEN(ctl, dry_run))
+		json_object_set_new(done, "dry_run", json_true());
+	if (!changes)
+		out_done(ctl, done, "%s is %s", arg, pause ? "paused already" : "not paused");
+	else if (GIVEN(ctl, dry_run))
+		out_done(ctl, done, "would %s %s", verb, arg);
+	else
+		out_done(ctl, done, "%s %s", state, arg);
+	json_decref(done);
+	return EX_OK;
+}
+
+int
+queue_pause(struct ctl *ctl, char **args, int n)
+{
+	(void)n;
+	return set_paused(ctl, args[0], true);
+}
+
+int
+queue_resume(struct ctl *ctl, char **args, int n)
+{
+	(void)n;
+	return set_paused(ctl, args[0], false);
 }
 
 /* --- settings ---------------------------------------------------------------- */

@@ -94,11 +94,12 @@ struct conn {
 	uint8_t end;   /* enum conn_end, once leaving or closed */
 	bool is_unix : 1;
 	bool is_dirty : 1;
-	bool is_paused : 1;    /* by the layer above */
-	bool is_reading : 1;   /* the event is registered */
-	bool has_backlog : 1;  /* `tail` may hold whole frames */
-	bool has_greeted : 1;  /* a first frame came */
-	bool has_finished : 1; /* FIN is sent */
+	bool is_paused : 1;     /* by the layer above */
+	bool is_reading : 1;    /* the event is registered */
+	bool has_backlog : 1;   /* `tail` may hold whole frames */
+	bool has_greeted : 1;   /* a first frame came */
+	bool has_finished : 1;  /* FIN is sent */
+	bool tells_drained : 1; /* somebody waits for on_drained */
 	char peer[];
 };
 
@@ -125,11 +126,16 @@ unsent(const struct conn *c)
 	return c->output.len - c->sent;
 }
 
+bool
+conn_is_full(const struct conn *c)
+{
+	return unsent(c) > c->conns->limits.output_high_water;
+}
+
 static bool
 is_stopped(const struct conn *c)
 {
-	return c->state != CONN_OPEN || c->is_paused ||
-	       unsent(c) > c->conns->limits.output_high_water;
+	return c->state != CONN_OPEN || c->is_paused || conn_is_full(c);
 }
 
 /* --- input ----------------------------------------------------------------------------------
@@ -430,7 +436,20 @@ conn_flush(struct conn *c)
 		c->opened_us = loop_now_us(loop);
 		timer_at_most(&c->conns->sweep, LEAVE_US);
 	}
+	if (c->tells_drained && !conn_is_backed_up(c)) {
+		c->tells_drained = false;
+		c->conns->ops.on_drained(c->user);
+	}
 	conn_resume(c);
+}
+
+bool
+conn_is_backed_up(struct conn *c)
+{
+	bool is = unsent(c) > c->conns->limits.output_high_water / 8;
+
+	c->tells_drained = c->tells_drained || is;
+	return is;
 }
 
 struct buf *

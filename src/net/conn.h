@@ -58,6 +58,9 @@ struct conn_ops {
 	/* It is over: its fd is closed, nothing more is read or written, `conn` is valid until this
 	 * returns. */
 	void (*on_close)(void *user, enum conn_end why);
+	/* No longer backed up, see conn_is_backed_up(). The only one that may run inside conn_wrote(): just
+	 * note it. */
+	void (*on_drained)(void *user);
 };
 
 struct conns *conns_new(struct loop *loop, const struct conn_limits *limits,
@@ -80,6 +83,10 @@ void conn_wrote(struct conn *conn);
  * before offset X has been written when conn_written() >= X. */
 uint64_t conn_put_total(const struct conn *conn);
 uint64_t conn_written_total(const struct conn *conn);
+/* For who sends unasked. Full: more than output_high_water is unsent. Backed up: more than an eighth of that; on_drained
+ * tells, once, when that is over. */
+bool conn_is_full(const struct conn *conn);
+bool conn_is_backed_up(struct conn *conn);
 /* Stop or resume reading requests: a reason above (too much in flight). Idempotent. Frames already
  * buffered are not delivered while it is stopped, and are when it resumes (from the loop, never
  * from inside this call). */

@@ -58,13 +58,13 @@ struct params {
 	struct agent_id agent, sender, recipient, holder;
 	struct message message;
 	struct list messages, recipients, tokens, ids, message_ids;
-	struct str token, namespace, client, type, after, error;
+	struct str token, namespace, client, type, after, error, consumer_id;
 	enum rpc_errors errors;
 	enum failure failure;
 	enum lease lease;
 	uint64_t visibility_timeout, wait, delay, ttl, backoff_base,
 		backoff_max; /* microseconds */
-	uint64_t max, limit, queue_size, retry_attempts;
+	uint64_t max, prefetch, limit, queue_size, retry_attempts;
 	double backoff_factor, backoff_jitter;
 };
 

@@ -39,6 +39,16 @@ queue_purge(struct queue *q, store_cb *cb, void *arg)
 }
 
 void
+queue_pause(struct queue *q, bool pause, store_cb *cb, void *arg)
+{
+	struct args more = { 0 };
+
+	args_uint(&more, q->queues->policy.forget_after_us);
+	queue_script(q, SCRIPT_PAUSE, pause ? STR("1") : STR("0"), &more, cb, arg);
+	args_done(&more);
+}
+
+void
 queue_dlq_list(struct queue *q, uint64_t after, unsigned limit, store_cb *cb, void *arg)
 {
 	struct args args = { 0 };

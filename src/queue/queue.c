@@ -151,6 +151,7 @@ queue_new(struct queues *queues, struct str name, const struct str parts[3], siz
 	q->queues = queues;
 	TAILQ_INIT(&q->ticks);
 	TAILQ_INIT(&q->parked);
+	TAILQ_INIT(&q->consumers);
 	HASH_ADD_KEYPTR(hh, queues->by_name, q->base + q->name_off, name.n, q);
 	return q;
 }
@@ -213,12 +214,6 @@ struct str
 queue_name(const struct queue *q)
 {
 	return (struct str){ q->base + q->name_off, q->base_len - q->name_off };
-}
-
-unsigned
-queue_parked(const struct queue *q)
-{
-	return q->nparked;
 }
 
 unsigned

@@ -3,6 +3,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/queue.h>
 
 #include "base/err.h"
 #include "base/loop.h"
@@ -66,8 +67,8 @@ struct str queue_name(const struct queue *q);
 /* Keep it beyond this turn; as often as unpinned. */
 void queue_pin(struct queue *q);
 void queue_unpin(struct queue *q);
-/* How many wait at it here. */
-unsigned queue_parked(const struct queue *q);
+/* Who takes messages from it here: receives that wait, and consumers, whether they wait or not. */
+unsigned queue_consumers(const struct queue *q);
 
 /* Send ------------------------------------------------------------------------------------- */
 
@@ -104,6 +105,49 @@ queue_receive(struct queue *q, uint64_t visibility_us, unsigned max, uint64_t wa
 	      receive_cb *cb, receive_park_cb *on_park, void *arg);
 void receive_cancel(struct receive *r);
 
+/* Consume ---------------------------------------------------------------------------------- */
+
+struct consume;
+
+/* One message that a consumer holds: embedded in what its owner keeps of it. */
+struct held {
+	TAILQ_ENTRY(held) link;
+	struct consume *consume;   /* NULL: of none */
+	const struct token *token; /* borrowed */
+	uint64_t since_us;         /* our clock */
+	unsigned asked;            /* place in the check under way, from 1; 0 it is not in it */
+};
+
+struct consume_ops {
+	/* Reserved for it, in the order of the queue: each is to be held (consume_hold) or handed back. */
+	void (*on_messages)(void *arg, const struct reservation *res, unsigned n);
+	/* It was settled through another broker, or taken back: let it go. */
+	void (*on_gone)(void *arg, struct held *held);
+	/* No more for now: consume_look() says when there may be. */
+	bool (*is_blocked)(void *arg);
+	/* What was under way when it ended is over; it is gone. */
+	void (*on_ended)(void *arg);
+};
+
+/*
+ * Reserve messages as they become due, as long as fewer than `prefetch` are held. It lasts until consume_end(), and
+ * through every failure of Redis. No callback runs before this returns.
+ */
+struct consume *queue_consume(struct queue *q, uint64_t visibility_us, unsigned prefetch,
+			      const struct consume_ops *ops, void *arg);
+/* Its owner holds a message, until it lets it go. `token` stays where it is in the meantime. */
+void consume_hold(struct consume *c, struct held *held, const struct token *token);
+void consume_let_go(struct held *held);
+/* The one handed out last, NULL when it holds none. */
+struct held *consume_last(const struct consume *c);
+/* Something has changed for it. Cheap; any number of times a turn. */
+void consume_look(struct consume *c);
+/*
+ * The end; it holds nothing any more. False: it is gone. True: a call is under way, what that brings still comes through
+ * on_messages (to be handed back), and then on_ended runs, once.
+ */
+bool consume_end(struct consume *c);
+
 /* Settle ----------------------------------------------------------------------------------- */
 
 enum settle {
@@ -131,6 +175,8 @@ void queue_settle(struct queue *q, const struct token *token, const struct settl
 /* `reply` is the script's; see the head of src/store/lua/NAME.lua. */
 void queue_peek(struct queue *q, unsigned limit, store_cb *cb, void *arg);
 void queue_purge(struct queue *q, store_cb *cb, void *arg);
+/* Hand out nothing any more, or (false) again. The reply is 1 when that changed something, else 0. */
+void queue_pause(struct queue *q, bool pause, store_cb *cb, void *arg);
 void queue_dlq_list(struct queue *q, uint64_t after, unsigned limit, store_cb *cb, void *arg);
 
 struct queue_stats {

@@ -112,11 +112,15 @@ receive_park(struct receive *r)
 		if (r->on_park)
 			r->on_park(r->arg, true);
 	}
+	if (r->next_max)
+		r->max = r->next_max;
 	r->state = RECEIVE_PARKED;
 	insert_parked(q, r);
 	q->queues->nparked++;
 	if (q->nparked++ == 0)
 		TAILQ_INSERT_TAIL(&q->queues->with_parked, q, parked_link);
+	else if (q->nparked == 2 && q->nconsumers == 1)
+		consume_look(TAILQ_FIRST(&q->consumers)); /* it is not alone any more */
 }
 
 struct receive *
@@ -148,4 +152,23 @@ receive_cancel(struct receive *r)
 	if (r->state == RECEIVE_PARKED)
 		receive_finish(r, OK, NULL, 0);
 	/* Else a call will carry it, or does: its answer finds nobody to tell. */
+}
+
+void
+receive_want(struct receive *r, unsigned max)
+{
+	r->next_max = max;
+	if (r->state == RECEIVE_PARKED)
+		r->max = max;
+}
+
+bool
+receive_end_wait(struct receive *r)
+{
+	if (r->state == RECEIVE_PARKED) {
+		receive_cancel(r);
+		return false;
+	}
+	r->until_us = 0;
+	return true;
 }

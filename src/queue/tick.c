@@ -620,7 +620,7 @@ tick_on_reply(void *arg, enum err err, const struct reply *reply)
 	if (left)
 		q->noted_until_us =
 			0; /* the script may have struck our note with the others' */
-	if (left && q->nparked)
+	if (left && q->nparked && !(flags & 2))
 		q->look = true;
 	tick_free(t);
 	queue_mark_dirty(q);

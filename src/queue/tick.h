@@ -49,7 +49,8 @@ struct receive {
 	uint64_t number;   /* in the order of asking, over all queues */
 	uint64_t since_us; /* when it was asked, our clock */
 	unsigned max;
-	uint8_t width; /* of the bucket */
+	unsigned next_max; /* from when it is parked again; 0: the same */
+	uint8_t width;     /* of the bucket */
 	uint64_t visibility_us;
 	uint64_t until_us; /* when the wait ends, our clock */
 	struct timer wait; /* set while parked */
@@ -101,6 +102,8 @@ struct queue {
 	unsigned pins;      /* operations that hold on to it */
 	struct receives parked;
 	unsigned nparked;
+	TAILQ_HEAD(, consume) consumers;
+	unsigned nconsumers;
 	uint64_t noted_until_us;  /* Redis knows until then that somebody waits here */
 	uint64_t others_at_us;    /* when to look again whether others were passed over */
 	uint64_t yields_until_us; /* they were: let them go first */
@@ -158,5 +161,9 @@ void args_policy(struct args *args, const struct queues *queues);
 bool
 receive_on_items(struct receive *r, enum err err, const struct reservation *res, unsigned n);
 void receive_park(struct receive *r);
+/* Ask for up to `max` from now on; a call that is under way keeps what it asked for. */
+void receive_want(struct receive *r, unsigned max);
+/* It waits no longer. One that is parked is gone and its `cb` never runs (false); else what a call brings it is told. */
+bool receive_end_wait(struct receive *r);
 
 #endif

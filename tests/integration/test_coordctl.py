@@ -132,6 +132,18 @@ def test_what_destroys_asks_first(ctl, name, queue):
     assert ctl.json("queue", "purge", name, "-y")["removed"] == 2
 
 
+def test_a_queue_is_paused_and_resumed(ctl, name, queue):
+    assert "would pause" in ctl.out("queue", "pause", name, "--dry-run")
+    assert queue.stats()["paused"] is False
+    assert "not paused" in ctl.out("queue", "resume", name)
+    assert ctl.out("queue", "pause", name) == f"paused {name}\n"
+    assert ctl.json("queue", "pause", name) == {"queue": name, "paused": True, "changed": False}
+    assert "would resume" in ctl.out("queue", "resume", name, "--dry-run")
+    assert queue.stats()["paused"] is True
+    assert ctl.json("queue", "resume", name) == {"queue": name, "paused": False, "changed": True}
+    assert queue.stats()["paused"] is False
+
+
 def test_all_queues_are_listed_page_by_page(ctl, client):
     kind = fresh("many")
     names = [f"{kind}:q{i:04}" for i in range(1200)]

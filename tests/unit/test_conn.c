@@ -21,7 +21,7 @@
 struct client {
 	struct conn *conn;
 	int fd; /* the other end */
-	unsigned frames, closes, bad;
+	unsigned frames, closes, bad, drains;
 	uint64_t ids[5000];
 	size_t last_len;
 	enum frame_status status;
@@ -98,7 +98,16 @@ on_close(void *user, enum conn_end why)
 	ck_assert_uint_gt(conn_id(c->conn), 0); /* valid until we return */
 }
 
-static const struct conn_ops ops = { on_open, on_frame, on_bad_frame, on_close };
+static void
+on_drained(void *user)
+{
+	struct client *c = user;
+
+	ck_assert_uint_eq(c->closes, 0);
+	c->drains++;
+}
+
+static const struct conn_ops ops = { on_open, on_frame, on_bad_frame, on_close, on_drained };
 
 static void
 on_tick(void *arg)
@@ -810,6 +819,38 @@ START_TEST(a_client_that_does_not_read_is_not_read_either)
 }
 END_TEST
 
+START_TEST(who_asks_is_told_once_when_the_output_is_drained)
+{
+	struct conn_limits limits = wide;
+	uint64_t put = 0, got = 0;
+	struct client *c;
+
+	limits.output_high_water = 800000;
+	start(&limits);
+	c = connect_pair();
+	ck_assert(!conn_is_backed_up(c->conn));
+	while (!conn_is_full(c->conn)) {
+		put_bytes(c, &put, 50000);
+		loop_turn(loop, false);
+	}
+	ck_assert(conn_is_backed_up(c->conn));
+	ck_assert_uint_eq(c->drains, 0);
+	while (!c->drains) {
+		read_bytes(c, &got);
+		loop_turn(loop, false);
+	}
+	ck_assert_uint_le(put - conn_written_total(c->conn), 100000); /* an eighth */
+	ck_assert_uint_gt(put, got);
+	ck_assert(!conn_is_backed_up(c->conn));
+	while (got < put) {
+		read_bytes(c, &got);
+		loop_turn(loop, false);
+	}
+	ck_assert_uint_eq(c->drains, 1);
+	stop();
+}
+END_TEST
+
 START_TEST(too_much_unsent_closes)
 {
 	struct conn_limits limits = wide;
@@ -1078,6 +1119,7 @@ main(void)
 	tcase_add_test(tc, answers_leave_at_the_end_of_the_turn);
 	tcase_add_test(tc, what_the_socket_does_not_take_follows_in_order);
 	tcase_add_test(tc, a_client_that_does_not_read_is_not_read_either);
+	tcase_add_test(tc, who_asks_is_told_once_when_the_output_is_drained);
 	tcase_add_test(tc, too_much_unsent_closes);
 	tcase_add_test(tc, one_turn_may_produce_more_than_the_limit_for_one_who_reads);
 	tcase_add_test(tc, unsent_bytes_without_progress_close);
