@@ -127,7 +127,7 @@ $(OUT)/fuzz/%: $(OUT)/tests/fuzz/%.o $(archive)
 	@mkdir -p $(@D)
 	$(q)$(CC) $(LDFLAGS_ALL) -fsanitize=fuzzer -o $@ $^ $(LIBS)
 
-$(bench_bin): $(call objects,$(bench_src))
+$(bench_bin): $(call objects,$(bench_src) src/base/hist.c)
 	$(call say,LINK,$@)
 	@mkdir -p $(@D)
 	$(q)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS)

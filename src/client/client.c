@@ -4,9 +4,11 @@
  *	coord_send()		a request joins `pending` and the output
  *	coord_on_writable()	the output leaves
  *	coord_on_readable()	bytes come; every complete frame goes to frame_in()
- *	frame_in()		finds the request that an answer belongs to and keeps it there
- *	coord_take()		the only exit of a request: its answer, its error, or the
- *				connection's
+ *	frame_in()		finds the request that an answer belongs to and keeps it there,
+ *				or hands it to the function that waits for it
+ *	coord_take()		the exit of what coord_send() began: its answer, its error, or
+ *				the connection's
+ *	tell()			the same for coord_async()
  *
  * Bytes are proven to be one complete frame within the limits (proto/frame.h) before msgpack-c
  * sees them: its decoder reserves memory for whatever an array's header announces.
@@ -29,12 +31,15 @@
 
 #define READ_SIZE      65536
 #define READS_PER_TURN 16
+#define NOTICE_MAX     63 /* bytes of a notification's method; the broker's are shorter */
 
 struct request {
 	TAILQ_ENTRY(request) link;
 	uint32_t id;
 	uint64_t end;              /* of its bytes, counted from the connection's first */
 	struct coord_reply *reply; /* NULL until it came */
+	coord_answer_fn *fn;       /* NULL: it waits for coord_take() */
+	void *arg;
 };
 
 struct coord_reply {
@@ -56,6 +61,11 @@ struct coord {
 	char *in;
 	size_t in_len, in_cap;
 	struct frame_scan scan; /* of the frame that `in` begins with */
+	bool is_reading;        /* functions of the caller may be on the stack */
+	msgpack_zone *zone;     /* of the tree that one of them sees; NULL before the first */
+
+	coord_notice_fn *notice;
+	void *notice_arg;
 
 	struct coord_error parting; /* what the broker said before it closes, if it did */
 	struct coord_error end;     /* why nothing goes any more; status OK while it does */
@@ -105,6 +115,14 @@ coord_params_free(struct coord_params *p)
 }
 
 void
+coord_params_clear(struct coord_params *p)
+{
+	msgpack_sbuffer_clear(&p->pairs);
+	p->n = 0;
+	p->has_failed = false;
+}
+
+void
 coord_pack_str(msgpack_packer *pk, const char *value)
 {
 	size_t n = strlen(value);
@@ -125,6 +143,12 @@ coord_pack_agent(msgpack_packer *pk, const char *type, const char *instance)
 		coord_pack_str(pk, "instance");
 		coord_pack_str(pk, instance);
 	}
+}
+
+void
+coord_pack_raw(msgpack_packer *pk, const void *bytes, size_t n)
+{
+	pk->callback(pk->data, bytes, n);
 }
 
 msgpack_packer *
@@ -260,6 +284,8 @@ coord_free(struct coord *c)
 	while (!TAILQ_EMPTY(&c->pending))
 		request_free(c, TAILQ_FIRST(&c->pending));
 	msgpack_sbuffer_destroy(&c->out);
+	if (c->zone)
+		msgpack_zone_free(c->zone);
 	free(c->in);
 	close(c->fd);
 	free(c);
@@ -269,6 +295,12 @@ int
 coord_fd(const struct coord *c)
 {
 	return c->fd;
+}
+
+const struct coord_error *
+coord_ended(const struct coord *c)
+{
+	return c->end.status ? &c->end : NULL;
 }
 
 /* The connection is at its end; the first reason counts, and the broker's own comes before
@@ -294,8 +326,10 @@ end(struct coord *c, enum coord_status status, const char *fmt, ...)
 
 /* --- out --------------------------------------------------------------------- */
 
-enum coord_status
-coord_send(struct coord *c, const char *method, const struct coord_params *params, uint32_t *id)
+/* Queue a request; `*to` is it, of the connection's `pending`. */
+static enum coord_status
+request_new(struct coord *c, const char *method, const struct coord_params *params,
+	    struct request **to)
 {
 	size_t before = c->out.size;
 	struct request *r;
@@ -336,8 +370,33 @@ coord_send(struct coord *c, const char *method, const struct coord_params *param
 	c->out_total += c->out.size - before;
 	r->end = c->out_total;
 	TAILQ_INSERT_TAIL(&c->pending, r, link);
-	*id = r->id;
+	*to = r;
 	return COORD_OK;
+}
+
+enum coord_status
+coord_send(struct coord *c, const char *method, const struct coord_params *params, uint32_t *id)
+{
+	struct request *r;
+	enum coord_status status = request_new(c, method, params, &r);
+
+	if (!status)
+		*id = r->id;
+	return status;
+}
+
+enum coord_status
+coord_async(struct coord *c, const char *method, const struct coord_params *params,
+	    coord_answer_fn *fn, void *arg)
+{
+	struct request *r;
+	enum coord_status status = request_new(c, method, params, &r);
+
+	if (!status) {
+		r->fn = fn;
+		r->arg = arg;
+	}
+	return status;
 }
 
 bool
@@ -378,6 +437,13 @@ coord_on_writable(struct coord *c)
 	return c->end.status;
 }
 
+/* A request that did not leave whole was not done. */
+static void
+applied_set(struct coord_error *why, const struct request *r, uint64_t left)
+{
+	snprintf(why->applied, sizeof(why->applied), "%s", r->end > left ? "no" : "unknown");
+}
+
 /* --- in ---------------------------------------------------------------------- */
 
 static struct request *
@@ -411,7 +477,74 @@ reply_new(const char *frame, size_t n)
 	return reply;
 }
 
-/* One frame. Notifications, and answers that nobody waits for, are dropped. */
+/* The tree of the value that `m` stands at, for a function of the caller; the next one ends it.
+ */
+static enum coord_status
+tree_read(struct coord *c, msgpack_object *tree, const struct mp *m)
+{
+	size_t n = (size_t)(m->end - m->p), off = 0;
+	msgpack_unpack_return got = MSGPACK_UNPACK_NOMEM_ERROR;
+
+	if (c->zone)
+		msgpack_zone_clear(c->zone);
+	else
+		c->zone = msgpack_zone_new(MSGPACK_ZONE_CHUNK_SIZE);
+	if (c->zone)
+		got = msgpack_unpack((const char *)m->p, n, &off, c->zone, tree);
+	if (got != MSGPACK_UNPACK_SUCCESS && got != MSGPACK_UNPACK_EXTRA_BYTES)
+		return end(c, COORD_MEMORY, "no memory for an answer of %zu bytes", n);
+	return COORD_OK;
+}
+
+/* Hand an answer, or why there is none, to the function that waits for it. */
+static void
+tell(struct coord *c, struct request *r, const msgpack_object *result,
+     const struct coord_error *why)
+{
+	coord_answer_fn *fn = r->fn;
+	void *arg = r->arg;
+
+	request_free(c, r); /* before, so that whatever `fn` sends finds its memory */
+	fn(arg, result, why);
+}
+
+/* `m` stands at the error of an answer. */
+static enum coord_status
+answer_tell(struct coord *c, struct request *r, struct mp *m)
+{
+	bool is_error = !mp_read_nil(m);
+	struct coord_error why;
+	msgpack_object tree;
+
+	if (tree_read(c, &tree, m))
+		return c->end.status; /* which all that wait are told at the end */
+	if (is_error)
+		error_read(&why, &tree);
+	tell(c, r, is_error ? NULL : &tree, is_error ? &why : NULL);
+	return COORD_OK;
+}
+
+/* `m` stands at the method of a notification. */
+static enum coord_status
+notice_in(struct coord *c, struct mp *m)
+{
+	char method[NOTICE_MAX + 1];
+	msgpack_object tree;
+	struct str name;
+	uint32_t n;
+
+	if (!c->notice || !mp_read_str(m, &name) || name.n > NOTICE_MAX ||
+	    !mp_read_array(m, &n))
+		return COORD_OK;
+	memcpy(method, name.p, name.n);
+	method[name.n] = '\0';
+	if (n && tree_read(c, &tree, m))
+		return c->end.status;
+	c->notice(c->notice_arg, method, n ? &tree : NULL);
+	return COORD_OK;
+}
+
+/* One frame. Answers that nobody waits for are dropped. */
 static enum coord_status
 frame_in(struct coord *c, const char *frame, size_t n)
 {
@@ -424,13 +557,15 @@ frame_in(struct coord *c, const char *frame, size_t n)
 	if (!mp_read_array(&m, &parts) || !parts || !mp_read_uint(&m, &type))
 		return end(c, COORD_PROTOCOL, "the peer does not speak MessagePack-RPC");
 	if (type == RPC_NOTIFICATION && parts == 3)
-		return COORD_OK;
+		return notice_in(c, &m);
 	if (type != RPC_RESPONSE || parts != 4 || !mp_read_uint(&m, &id))
 		return end(c, COORD_PROTOCOL, "the peer sent something that is no answer");
 
 	r = request_find(c, id);
 	if (id != 0 && (!r || r->reply))
 		return COORD_OK;
+	if (r && r->fn)
+		return answer_tell(c, r, &m);
 	reply = reply_new(frame, n);
 	if (!reply)
 		return end(c, COORD_MEMORY, "no memory for an answer of %zu bytes", n);
@@ -494,15 +629,41 @@ in_reserve(struct coord *c)
 	return true;
 }
 
+/* The connection is at its end: so are all that a function waits for. */
+static void
+tell_all(struct coord *c)
+{
+	uint64_t left = out_left(c);
+	struct request *r;
+
+	do {
+		struct coord_error why = c->end;
+
+		TAILQ_FOREACH (r, &c->pending, link) {
+			if (r->fn)
+				break;
+		}
+		if (r) {
+			applied_set(&why, r, left);
+			tell(c, r, NULL, &why); /* it may forget others, and send nothing */
+		}
+	} while (r);
+}
+
 enum coord_status
 coord_on_readable(struct coord *c)
 {
 	ssize_t n = READ_SIZE;
 
+	if (c->is_reading)
+		return COORD_USAGE;
+	c->is_reading = true;
 	/* A short read emptied the socket; a peer that never stops gets no more than a turn. */
 	for (int i = 0; i < READS_PER_TURN && n == READ_SIZE && !c->end.status; i++) {
-		if (!in_reserve(c))
-			return end(c, COORD_MEMORY, "no memory to read into");
+		if (!in_reserve(c)) {
+			end(c, COORD_MEMORY, "no memory to read into");
+			break;
+		}
 		do
 			n = recv(c->fd, c->in + c->in_len, READ_SIZE, 0);
 		while (n < 0 && errno == EINTR);
@@ -516,7 +677,17 @@ coord_on_readable(struct coord *c)
 			end(c, COORD_CLOSED, "the connection broke: %s", strerror(errno));
 		}
 	}
+	if (c->end.status)
+		tell_all(c);
+	c->is_reading = false;
 	return c->end.status;
+}
+
+void
+coord_on_notice(struct coord *c, coord_notice_fn *fn, void *arg)
+{
+	c->notice = fn;
+	c->notice_arg = arg;
 }
 
 /* --- taking answers ---------------------------------------------------------- */
@@ -533,9 +704,7 @@ coord_take(struct coord *c, uint32_t id, struct coord_reply **reply, struct coor
 		return COORD_AGAIN;
 	} else if (!r->reply) {
 		why = c->end;
-		/* A request that did not leave whole was not done. */
-		snprintf(why.applied, sizeof(why.applied), "%s",
-			 r->end > out_left(c) ? "no" : "unknown");
+		applied_set(&why, r, out_left(c));
 	} else if (reply_part(r->reply, 2)->type != MSGPACK_OBJECT_NIL) {
 		error_read(&why, reply_part(r->reply, 2));
 	} else {

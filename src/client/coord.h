@@ -47,7 +47,7 @@ enum coord_status {
 	COORD_OK = 0,
 	COORD_AGAIN,    /* coord_take(): the answer is not there yet */
 	COORD_MEMORY,   /* no memory */
-	COORD_USAGE,    /* a URL, method or id that makes no sense */
+	COORD_USAGE,    /* a URL, method, id or call that makes no sense */
 	COORD_CONNECT,  /* the broker cannot be reached */
 	COORD_TIMEOUT,  /* no answer in time; if one comes later it is dropped */
 	COORD_CLOSED,   /* the connection ended before the answer came */
@@ -78,6 +78,9 @@ struct coord_reply;  /* one answer */
 struct coord_params *coord_params_new(void); /* NULL: no memory */
 void coord_params_free(struct coord_params *p);
 
+/* Empty it, failures too; memory stays for the next request. */
+void coord_params_clear(struct coord_params *p);
+
 /* Add `key`; the caller packs exactly one value into what is returned. */
 msgpack_packer *coord_param(struct coord_params *p, const char *key);
 void coord_param_str(struct coord_params *p, const char *key, const char *value);
@@ -90,6 +93,8 @@ void coord_param_agent(struct coord_params *p, const char *key, const char *type
 /* The same values inside a nested map or array. */
 void coord_pack_str(msgpack_packer *pk, const char *value);
 void coord_pack_agent(msgpack_packer *pk, const char *type, const char *instance);
+/* `n` bytes that are MessagePack already, as many values as belong there. */
+void coord_pack_raw(msgpack_packer *pk, const void *bytes, size_t n);
 
 /* --- answers ----------------------------------------------------------------- */
 
@@ -118,10 +123,13 @@ bool coord_wants_write(const struct coord *c);
  * COORD_CLOSED of the rest.
  *
  *	COORD_OK, COORD_CLOSED, COORD_PROTOCOL, COORD_MEMORY, COORD_REFUSED (it closed the
- * connection)
+ * connection), COORD_USAGE (called by what it has called)
  */
 enum coord_status coord_on_readable(struct coord *c);
 enum coord_status coord_on_writable(struct coord *c);
+
+/* Why the connection is at its end; NULL while it is not. Lives as long as the connection. */
+const struct coord_error *coord_ended(const struct coord *c);
 
 /*
  * Queue a request and give its number in `id`; any number may be under way. `params` may be
@@ -146,6 +154,29 @@ coord_take(struct coord *c, uint32_t id, struct coord_reply **reply, struct coor
 
 /* Nobody wants this answer any more. The broker may still do what was asked. */
 void coord_forget(struct coord *c, uint32_t id);
+
+/*
+ * What became of a request, for programs with many under way: `result`, or NULL and why in
+ * `err`, both valid as long as the call. It runs exactly once, from coord_on_readable() (which
+ * the functions that wait call too), never before coord_async() has returned, and not at all
+ * once coord_free() was called. It may send more; it must not read from or free this
+ * connection.
+ */
+typedef void
+coord_answer_fn(void *arg, const msgpack_object *result, const struct coord_error *err);
+
+/* As coord_send(), with the answer handed to `fn`: cheaper, since nothing of it is kept. */
+enum coord_status
+coord_async(struct coord *c, const char *method, const struct coord_params *params,
+	    coord_answer_fn *fn, void *arg);
+
+/*
+ * What the broker sends unasked: `method` ("message" after `consume`) and its one parameter,
+ * NULL when it has none. When and with what rules: as coord_answer_fn. Without a handler (the
+ * beginning, or `fn` NULL) notifications are dropped.
+ */
+typedef void coord_notice_fn(void *arg, const char *method, const msgpack_object *param);
+void coord_on_notice(struct coord *c, coord_notice_fn *fn, void *arg);
 
 /* --- what waits -------------------------------------------------------------- */
 

@@ -202,8 +202,12 @@ coord_recv(struct coord *c, uint32_t id, int timeout_ms, struct coord_reply **re
 			return status;
 		events = wait_for(coord_fd(c), coord_wants_write(c) ? POLLIN | POLLOUT : POLLIN,
 				  deadline);
-		if (events & ~POLLOUT)
-			coord_on_readable(c);
+		if (events & ~POLLOUT && coord_on_readable(c) == COORD_USAGE) {
+			coord_forget(c, id);
+			return fail(err, COORD_USAGE,
+				    "what an answer or a notice calls must not wait for "
+				    "another");
+		}
 	} while (events && (deadline < 0 || now_ms() <= deadline));
 
 	status = coord_take(c, id, reply, err);

@@ -41,8 +41,8 @@ exit_code(const struct coord_error *err)
 	return EXIT_REFUSED;
 }
 
-static int
-say(const struct coord_error *err)
+int
+ctl_refused(const struct coord_error *err)
 {
 	if (err->status == COORD_REFUSED)
 		return ctl_fail(exit_code(err), "%s: %s", err->code, err->message);
@@ -67,7 +67,7 @@ ctl_connect(struct ctl *ctl)
 
 	ctl->conn = coord_connect(ctl->server, timeout_ms(ctl, 0), &err);
 	if (!ctl->conn)
-		return say(&err);
+		return ctl_refused(&err);
 
 	params = ctl_params(NULL);
 	coord_param_str(params, "client", "coordctl/" COORD_VERSION);
@@ -110,7 +110,7 @@ ctl_call(struct ctl *ctl, const char *method, struct coord_params *take_params, 
 		/* said already */
 	} else if (coord_call(ctl->conn, method, take_params, timeout_ms(ctl, wait_s), &reply,
 			      &err)) {
-		ctl->status = say(&err);
+		ctl->status = ctl_refused(&err);
 	} else {
 		result = json_from(coord_reply_result(reply));
 		coord_reply_free(reply);

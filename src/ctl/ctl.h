@@ -71,6 +71,9 @@ int ctl_name(struct name *name, const char *text);
  */
 int ctl_connect(struct ctl *ctl);
 
+/* Say why a request or the connection failed; the exit code for it. */
+int ctl_refused(const struct coord_error *err);
+
 /* New parameters for ctl_call(), with `agent` in them unless that is NULL. */
 struct coord_params *ctl_params(const struct name *agent);
 

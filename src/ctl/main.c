@@ -12,6 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "ctl/bench.h"
 #include "ctl/ctl.h"
 
 #define DEFAULT_SOCKET "/run/coordd/coordd.sock"
@@ -155,6 +156,8 @@ help(const char *group, const char *name)
 	if (found == 1 && only->run == queue_set)
 		puts("\nSettings: queue_size, retry_attempts, backoff_base, backoff_factor,\n"
 		     "backoff_max, backoff_jitter. Without any it shows those in force.");
+	if (found == 1 && only->run == ctl_bench)
+		bench_help();
 	if (found) {
 		printf("\nOptions of all verbs:\n");
 		help_options(GLOBAL_OPTIONS);

@@ -34,6 +34,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/hist.h"
+
 #define SECOND        1000000000ULL
 #define STALL_SECONDS 10 /* without any progress: something is lost */
 #define PIDS_MAX      4
@@ -63,8 +65,7 @@ struct sample {
 	uint64_t cpu_ns[PIDS_MAX], driver_ns;
 };
 
-/* Logarithmic: 64 buckets for each doubling, so 1.6 % wide. */
-static uint64_t latency[64 * 64];
+static struct hist latency;
 
 static const struct peer *peer;
 static struct conn *conns[CONNS_MAX];
@@ -186,28 +187,14 @@ bitmap_missing(const struct bitmap *a, const struct bitmap *b)
 static void
 latency_add(uint64_t ns)
 {
-	int shift;
-
-	if (phase != RUN)
-		return;
-	ns |= 64;
-	shift = 63 - __builtin_clzll(ns) - 6;
-	latency[shift * 64 + (int)(ns >> shift & 63)]++;
+	if (phase == RUN)
+		hist_add(&latency, ns);
 }
 
 static double
 latency_us(double quantile)
 {
-	uint64_t total = 0, sum = 0;
-
-	for (int i = 0; i < 64 * 64; i++)
-		total += latency[i];
-	for (int i = 0; i < 64 * 64; i++) {
-		sum += latency[i];
-		if (sum && (double)sum >= quantile * (double)total)
-			return (double)((64ULL + i % 64) << i / 64) / 1e3;
-	}
-	return 0;
+	return (double)hist_quantile(&latency, quantile) / 1e3;
 }
 
 /* What the kernel and Redis know */

@@ -374,6 +374,205 @@ START_TEST(notifications_and_answers_nobody_waits_for_are_ignored)
 }
 END_TEST
 
+/* What answers and notices said to the functions that wait for them. */
+static struct {
+	char text[256];
+	bool sends_more;
+} heard;
+
+static void
+on_answer(void *arg, const msgpack_object *result, const struct coord_error *err)
+{
+	size_t n = strlen(heard.text);
+	uint32_t id;
+
+	ck_assert(!result == !!err);
+	if (err)
+		snprintf(heard.text + n, sizeof(heard.text) - n, "%s:%d%s%s ",
+			 (const char *)arg, (int)err->status, err->code, err->applied);
+	else
+		snprintf(heard.text + n, sizeof(heard.text) - n, "%s=%d ", (const char *)arg,
+			 (int)result->via.i64);
+	if (!heard.sends_more)
+		return;
+	heard.sends_more = false;
+	coord_send(c, "more", NULL, &id);
+	ck_assert_int_eq(coord_on_readable(c), COORD_USAGE); /* not from here */
+}
+
+static void
+on_notice(void *arg, const char *method, const msgpack_object *param)
+{
+	size_t n = strlen(heard.text);
+	const msgpack_object *value = coord_get(param, "n");
+
+	ck_assert_ptr_null(arg);
+	snprintf(heard.text + n, sizeof(heard.text) - n, "%s(%s%d) ", method,
+		 param ? "" : "none", value ? (int)value->via.i64 : -1);
+}
+
+static void
+hears(const char *want)
+{
+	ck_assert_str_eq(heard.text, want);
+	heard.text[0] = '\0';
+}
+
+static void
+asks(const char *name)
+{
+	heard.text[0] = '\0';
+	ck_assert_int_eq(coord_async(c, "m", NULL, on_answer, (void *)name), COORD_OK);
+	hears("");
+	coord_on_writable(c);
+}
+
+START_TEST(answers_are_handed_to_the_functions_that_wait_for_them)
+{
+	uint32_t taken;
+
+	asks("a");
+	taken = asked("b");
+	asks("c");
+	peer_answers(3, 30);
+	peer_answers(taken, 20);
+	PEER_SAYS("\x94\x01\x01\x82\xa4"
+		  "code\xaa"
+		  "overloaded\xa7message\xa1x\xc0");
+	peer_answers(3, 31); /* once only */
+	heard.sends_more = true;
+	ck_assert_int_eq(coord_on_readable(c), COORD_OK);
+	hears("c=30 a:8overloaded ");
+	takes(taken, 20);
+	ck_assert(coord_wants_write(c)); /* what was sent from within */
+	peer_answers(4, 40);
+	coord_on_readable(c);
+	takes(4, 40);
+	hears("");
+}
+END_TEST
+
+START_TEST(at_the_end_all_functions_that_wait_are_told)
+{
+	struct coord_reply *reply;
+	uint32_t taken;
+
+	ck_assert_ptr_null(coord_ended(c));
+	asks("a");
+	taken = asked("b");
+	asks("c");
+	peer_reads();
+	ck_assert_int_eq(coord_async(c, "m", NULL, on_answer, (char *)"stayed"), COORD_OK);
+	peer_answers(1, 10);
+	peer_close();
+	ck_assert_int_eq(coord_on_readable(c), COORD_OK);
+	ck_assert_int_eq(coord_on_readable(c), COORD_CLOSED);
+	hears("a=10 c:6unknown stayed:6no ");
+	ck_assert_int_eq(coord_take(c, taken, &reply, NULL), COORD_CLOSED);
+	ck_assert_int_eq(coord_async(c, "m", NULL, on_answer, (char *)"late"), COORD_CLOSED);
+	ck_assert_int_eq(coord_on_readable(c), COORD_CLOSED);
+	hears("");
+	ck_assert_ptr_nonnull(strstr(coord_ended(c)->message, "closed"));
+}
+END_TEST
+
+START_TEST(nobody_is_told_of_a_connection_that_was_freed)
+{
+	asks("a");
+	coord_on_notice(c, on_notice, NULL);
+	coord_free(c);
+	c = NULL;
+	hears("");
+}
+END_TEST
+
+START_TEST(notices_are_handed_over_in_their_order_among_answers)
+{
+	static const char notices[] = "\x93\x02\xa7message\x91\x81\xa1n\x01"
+				      "\x94\x01\x01\xc0\x05"
+				      "\x93\x02\xa5"
+				      "event\x91\x81\xa1n\x02"
+				      "\x93\x02\xa4none\x90";
+
+	asks("a");
+	peer_says(notices, sizeof(notices) - 1); /* without a handler: dropped */
+	coord_on_readable(c);
+	hears("a=5 ");
+
+	coord_on_notice(c, on_notice, NULL);
+	asks("b");
+	peer_says(notices, sizeof(notices) - 1);
+	PEER_SAYS("\x93\x02\x07\x90");  /* a method that is none */
+	PEER_SAYS("\x93\x02\xa1x\xc0"); /* parameters that are none */
+	peer_answers(2, 6);
+	coord_on_readable(c);
+	hears("message(1) event(2) none(none-1) b=6 ");
+
+	coord_on_notice(c, NULL, NULL);
+	peer_says(notices, sizeof(notices) - 1);
+	ck_assert_int_eq(coord_on_readable(c), COORD_OK);
+	hears("");
+}
+END_TEST
+
+START_TEST(a_notice_with_a_method_of_any_length_is_bounded)
+{
+	char frame[128] = "\x93\x02\xd9";
+
+	coord_on_notice(c, on_notice, NULL);
+	for (int n = 63; n <= 64; n++) {
+		frame[3] = (char)n;
+		memset(frame + 4, 'm', (size_t)n);
+		frame[4 + n] = '\x90';
+		peer_says(frame, 5 + (size_t)n);
+	}
+	ck_assert_int_eq(coord_on_readable(c), COORD_OK);
+	ck_assert_uint_eq(strlen(heard.text), 63 + strlen("(none-1) "));
+}
+END_TEST
+
+static void
+on_answer_that_waits(void *arg, const msgpack_object *result, const struct coord_error *err)
+{
+	struct coord_reply *reply;
+
+	(void)result;
+	(void)err;
+	peer_answers(2, 2); /* it could be read, were it not for what is read already */
+	*(enum coord_status *)arg = coord_call(c, "m", NULL, 5000, &reply, NULL);
+}
+
+START_TEST(a_function_that_waits_within_is_refused)
+{
+	enum coord_status got = COORD_OK;
+
+	ck_assert_int_eq(coord_async(c, "m", NULL, on_answer_that_waits, &got), COORD_OK);
+	coord_on_writable(c);
+	peer_answers(1, 1);
+	ck_assert_int_eq(coord_on_readable(c), COORD_OK);
+	ck_assert_int_eq(got, COORD_USAGE);
+}
+END_TEST
+
+START_TEST(parameters_are_cleared_and_take_raw_values)
+{
+	static const char want[] = "\x94\x00\x01\xa1m\x91\x81\xa1"
+				   "b\x92\x01\x02";
+	struct coord_params *p = coord_params_new();
+	char got[64];
+	uint32_t id;
+
+	coord_param_int(p, "a", 1);
+	coord_params_clear(p);
+	coord_pack_raw(coord_param(p, "b"), "\x92\x01\x02", 3);
+	ck_assert_int_eq(coord_send(c, "m", p, &id), COORD_OK);
+	coord_params_free(p);
+	coord_on_writable(c);
+	ck_assert_int_eq(recv(peer, got, sizeof(got), 0), (ssize_t)sizeof(want) - 1);
+	ck_assert_mem_eq(got, want, sizeof(want) - 1);
+}
+END_TEST
+
 START_TEST(after_a_timeout_the_late_answer_is_dropped)
 {
 	struct coord_reply *reply;
@@ -537,6 +736,13 @@ main(void)
 	tcase_add_loop_test(tc, an_oversized_answer_is_refused_on_its_header, 0, 4);
 	tcase_add_loop_test(tc, a_peer_that_speaks_something_else_is_told_apart, 0, 9);
 	tcase_add_test(tc, notifications_and_answers_nobody_waits_for_are_ignored);
+	tcase_add_test(tc, answers_are_handed_to_the_functions_that_wait_for_them);
+	tcase_add_test(tc, at_the_end_all_functions_that_wait_are_told);
+	tcase_add_test(tc, nobody_is_told_of_a_connection_that_was_freed);
+	tcase_add_test(tc, notices_are_handed_over_in_their_order_among_answers);
+	tcase_add_test(tc, a_notice_with_a_method_of_any_length_is_bounded);
+	tcase_add_test(tc, a_function_that_waits_within_is_refused);
+	tcase_add_test(tc, parameters_are_cleared_and_take_raw_values);
 	tcase_add_test(tc, after_a_timeout_the_late_answer_is_dropped);
 	tcase_add_test(tc, an_answer_as_deep_as_the_protocol_allows_is_read);
 	tcase_add_test(tc, requests_without_sense_are_refused);
