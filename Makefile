@@ -194,9 +194,10 @@ fuzzers: $(fuzz_bin)
 		$$f -max_total_time=$(FUZZ_SECONDS) -max_len=4096 -malloc_limit_mb=64 -artifact_prefix=$$f. \
 		    $$f.corpus $$(ls -d tests/fuzz/corpus/$${f##*/} 2>/dev/null); done
 
-bench: deps-bench ## compare with beanstalkd and raw Redis lists; takes minutes
+bench: deps-bench ## compare with beanstalkd and raw Redis lists, count instructions; takes minutes
 	$(again) all $(bench_bin)
 	@COORDD=$(OUT)/coordd tests/bench/run $(BENCH_ARGS)
+	@COORDD=$(OUT)/coordd tests/bench/callgrind
 
 # --- what is checked without running it --------------------------------------------------------
 

@@ -10,7 +10,8 @@
  * `window` requests of `batch` messages in flight. With both at 1 that is a closed loop, where
  * a consumer waits for the answer to its ack before it takes again. Otherwise ack and next take
  * leave in one write. Producers are at most `ahead` messages in front of the acks, so that
- * every peer works at the same depth and a queue's capacity is never met.
+ * every peer works at the same depth and a queue's capacity is never met. With `consume` the consumers ask once, and ack what one
+ * read brought.
  *
  * One process and one thread; the peer's name chooses one of the peer_*.c.
  */
@@ -45,7 +46,7 @@ enum phase { SETUP, FILL, WARM, RUN, DRAIN, COUNT, DONE };
 
 static struct {
 	const char *address, *redis; /* port, or path of a Unix socket */
-	unsigned clients, producers, consumers, idle, queues, window, batch;
+	unsigned clients, producers, consumers, idle, queues, window, batch, consume;
 	uint64_t count, backlog, ahead;
 	double warm, seconds;
 	int pids[PIDS_MAX];
@@ -378,9 +379,11 @@ conn_new(enum role role, unsigned number)
 	c->role = role;
 	c->number = number;
 	c->queue = number % opt.queues;
-	c->max_tokens = opt.window * opt.batch;
+	c->max_tokens = opt.consume ? opt.consume : opt.window * opt.batch;
 	/* Beside each take, acks of earlier ones may still be on their way. */
-	c->n_ops = role == IDLE ? 4 : role == CONTROL ? opt.queues + 4 : opt.window * 16 + 16;
+	c->n_ops = role == IDLE      ? 4
+		   : role == CONTROL ? opt.queues + 4
+				     : opt.window * 16 + 16 + opt.consume;
 	c->ops = must(calloc(c->n_ops, sizeof(*c->ops)));
 	if (role != IDLE && role != CONTROL)
 		c->tokens = must(calloc(c->max_tokens, sizeof(*c->tokens)));
@@ -446,6 +449,10 @@ conn_read(struct conn *c)
 			break;
 		b->start += used;
 	}
+	if (opt.consume && c->role == CONSUMER && c->n_tokens) {
+		peer->ack(c);
+		c->n_tokens = 0;
+	}
 }
 
 /* Who does what when */
@@ -453,7 +460,7 @@ conn_read(struct conn *c)
 static bool
 is_closed_loop(void)
 {
-	return opt.window == 1 && opt.batch == 1;
+	return opt.window == 1 && opt.batch == 1 && !opt.consume;
 }
 
 static bool
@@ -480,6 +487,11 @@ consumer_pump(struct conn *c)
 	unsigned window = peer->in_order ? 1 : opt.window;
 	unsigned max = peer->in_order ? opt.window * opt.batch : opt.batch;
 
+	if (opt.consume) {
+		if (!c->in_flight++)
+			peer->consume(c, opt.consume);
+		return;
+	}
 	while (c->in_flight < window) {
 		peer->take(c, max, true);
 		c->in_flight++;
@@ -608,6 +620,7 @@ op_reply(struct conn *c, struct op *op)
 		on_acked(c, &done);
 		break;
 	case OP_COUNT:
+	case OP_CONSUME:
 	case OP_NONE:
 		break;
 	}
@@ -861,6 +874,7 @@ usage(int status)
 	      "  --queues N      spread them over so many queues (1)\n"
 	      "  --window N      requests in flight on each connection (1)\n"
 	      "  --batch N       messages in one request (1)\n"
+	      "  --consume N     have messages pushed, at most N unacked on each connection\n"
 	      "  --ahead N       producers are at most so many messages before the acks "
 	      "(8000)\n"
 	      "  --warm S        seconds before measuring (0.3)\n"
@@ -884,12 +898,13 @@ options(int argc, char **argv)
 		{ "warm", 1, NULL, 'm' },      { "seconds", 1, NULL, 's' },
 		{ "count", 1, NULL, 'n' },     { "backlog", 1, NULL, 'l' },
 		{ "pid", 1, NULL, 'P' },       { "redis", 1, NULL, 'r' },
-		{ "help", 0, NULL, 'h' },      { NULL, 0, NULL, 0 },
+		{ "consume", 1, NULL, 'u' },   { "help", 0, NULL, 'h' },
+		{ NULL, 0, NULL, 0 },
 	};
 	unsigned *const numbers[128] = {
 		['c'] = &opt.clients, ['p'] = &opt.producers, ['o'] = &opt.consumers,
 		['i'] = &opt.idle,    ['q'] = &opt.queues,    ['w'] = &opt.window,
-		['b'] = &opt.batch,
+		['b'] = &opt.batch,   ['u'] = &opt.consume,
 	};
 	static const struct peer *const peers[] = { &peer_coordd, &peer_beanstalkd,
 						    &peer_redis };
@@ -923,7 +938,8 @@ options(int argc, char **argv)
 		if (!strcmp(argv[optind], peers[i]->name))
 			peer = peers[i];
 	if (!peer || !opt.queues || opt.queues > 1000 || !opt.window || !opt.batch ||
-	    (!opt.clients && (!opt.producers || !opt.consumers)) || opt.batch > 1000)
+	    (!opt.clients && (!opt.producers || !opt.consumers)) || opt.batch > 1000 ||
+	    (opt.consume && !peer->consume) || opt.consume > 1000)
 		usage(64);
 	opt.address = argv[optind + 1];
 	if (opt.backlog) {

@@ -22,7 +22,8 @@ enum op_kind {
 	OP_SEND,
 	OP_TAKE,
 	OP_ACK,
-	OP_COUNT, /* how much a queue still holds */
+	OP_COUNT,   /* how much a queue still holds */
+	OP_CONSUME, /* messages will come unasked */
 };
 
 /* One thing asked of the peer; it may be several of the peer's commands. */
@@ -78,6 +79,8 @@ struct peer {
 	void (*take)(struct conn *c, unsigned max, bool wait);
 	/* Ack all of c->tokens. */
 	void (*ack)(struct conn *c);
+	/* Have messages pushed, at most `prefetch` unacked; NULL: it has no such thing. */
+	void (*consume)(struct conn *c, unsigned prefetch);
 	void (*count)(struct conn *c, unsigned queue);
 	/* Digest one reply; how many bytes it was, 0 when it is not all there. */
 	size_t (*reply)(struct conn *c, const char *data, size_t len);

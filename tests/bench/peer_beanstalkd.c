@@ -115,6 +115,7 @@ beanstalkd_reply(struct conn *c, const char *data, size_t len)
 			     stat_of(data + used, body, "current-jobs-reserved: "));
 		break;
 	case OP_SETUP:
+	case OP_CONSUME:
 		if (!starts_with(text, "USING") && !starts_with(text, "WATCHING"))
 			load_die("beanstalkd: %s", text);
 		break;

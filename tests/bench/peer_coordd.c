@@ -223,6 +223,18 @@ coordd_ack(struct conn *c)
 }
 
 static void
+coordd_consume(struct conn *c, unsigned prefetch)
+{
+	add_call(c, op_begin(c, OP_CONSUME, 1, 0), "consume", 4);
+	add_agent(c, c->queue);
+	ADD(c, "\250prefetch\315");
+	put_be(out_space(c, 2), prefetch, 2);
+	ADD(c, "\262visibility_timeout");
+	add_byte(c, VISIBILITY);
+	ADD(c, "\245lease\247timeout");
+}
+
+static void
 coordd_count(struct conn *c, unsigned queue)
 {
 	add_call(c, op_begin(c, OP_COUNT, 1, 0), "queue_stats", 1);
@@ -412,8 +424,19 @@ on_result(struct conn *c, struct op *op, const uint8_t *p, const uint8_t *end)
 		break;
 	case OP_NONE:
 	case OP_SETUP:
+	case OP_CONSUME:
 		break;
 	}
+}
+
+/* [2, "message", [{a ReceivedMessage}]] */
+static void
+on_notification(struct conn *c, const uint8_t *frame, const uint8_t *end)
+{
+	const uint8_t *params = skip(frame + 2, end);
+
+	if (params && *params == ARRAY + 1)
+		on_received(c, params + 1, end);
 }
 
 static size_t
@@ -426,6 +449,10 @@ coordd_reply(struct conn *c, const char *data, size_t len)
 	end = skip(frame, frame + len);
 	if (!end)
 		return 0;
+	if (frame[0] == ARRAY + 3 && frame[1] == 2) {
+		on_notification(c, frame, end);
+		return (size_t)(end - frame);
+	}
 	if (end - frame < 5 || frame[0] != ARRAY + 4 || frame[1] != 1 ||
 	    !head_read(&id, p, end))
 		load_die("coordd: a frame that is no response");
@@ -448,6 +475,7 @@ const struct peer peer_coordd = {
 	.send = coordd_send,
 	.take = coordd_take,
 	.ack = coordd_ack,
+	.consume = coordd_consume,
 	.count = coordd_count,
 	.reply = coordd_reply,
 };

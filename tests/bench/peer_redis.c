@@ -133,6 +133,7 @@ redis_reply(struct conn *c, const char *data, size_t len)
 		break;
 	case OP_NONE:
 	case OP_SETUP:
+	case OP_CONSUME:
 		break;
 	}
 	op_reply(c, op);
