@@ -82,13 +82,13 @@ loop_turn(struct loop *loop, bool block)
 
 	if (!block || !TAILQ_EMPTY(&loop->deferred))
 		flags |= EVLOOP_NONBLOCK;
-	/* What came while this was worked off belongs to this turn as well: fewer, larger calls and writes. Whoever
-	 * handles an event asks for the time, so a stale clock tells that there was none. */
+	/* What came while this was worked off belongs to this turn as well: fewer, larger calls and writes. Where one
+	 * event comes at a time, looking again would find nothing. */
 	for (unsigned round = 0; round < MAX_ROUNDS; round++) {
 		loop->is_now_stale = true;
 		event_base_loop(loop->base, flags);
 		run_deferred(loop);
-		if (loop->is_now_stale)
+		if (event_base_get_max_events(loop->base, EVENT_BASE_COUNT_ACTIVE, 1) < 2)
 			break;
 		flags |= EVLOOP_NONBLOCK;
 	}
