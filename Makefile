@@ -199,6 +199,10 @@ bench: deps-bench ## compare with beanstalkd and raw Redis lists, count instruct
 	@COORDD=$(OUT)/coordd tests/bench/run $(BENCH_ARGS)
 	@COORDD=$(OUT)/coordd tests/bench/callgrind
 
+soak: deps ## memory over 10 million messages, 10,000 queues, 10,000 connections; takes minutes
+	$(again) all $(bench_bin)
+	@COORDD=$(abspath $(OUT))/coordd $(PYTHON) -B tests/soak $(SOAK_ARGS)
+
 # --- what is checked without running it --------------------------------------------------------
 
 lint: format-check tidy cppcheck layers docs-check shellcheck ## all of the following checks
@@ -253,7 +257,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: all units deps demo run check check-unit check-integration check-asan valgrind coverage fuzz \
-	under-valgrind fuzzers bench lint format format-check tidy cppcheck layers docs-check shellcheck install \
+	under-valgrind fuzzers bench soak lint format format-check tidy cppcheck layers docs-check shellcheck install \
 	uninstall clean help FORCE
 .SECONDARY:
 FORCE:

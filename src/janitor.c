@@ -32,10 +32,10 @@ struct janitor {
 	struct store *store;
 	struct queues *queues;
 	struct api *api;
-	char *sweep_key, *due_key, *settings_key;
+	char *sweep_key, *due_key, *settings_key, *bell;
 	uint64_t grace_us;
 	struct timer ask, second;
-	bool is_asking, is_leading, has_others;
+	bool is_asking, is_leading, has_others, is_over;
 	unsigned pending; /* sweeps of queues under way */
 	uint64_t next_us; /* the earliest that is known to be due, Redis's clock; 0 nothing */
 };
@@ -62,6 +62,8 @@ janitor_plan(struct janitor *j, uint64_t at_most_us)
 {
 	uint64_t in_us = at_most_us;
 
+	if (j->is_over)
+		return;
 	if (j->is_leading && j->next_us && until(j, j->next_us) < in_us)
 		in_us = until(j, j->next_us);
 	timer_set(&j->ask, in_us);
@@ -122,24 +124,55 @@ janitor_on_lead(void *arg, enum err err, const struct reply *reply)
 }
 
 static void
-janitor_ask(void *arg)
+janitor_call(struct janitor *j, uint64_t lease_us, store_cb *cb)
 {
-	struct janitor *j = arg;
 	struct args args = { 0 };
 
-	if (j->is_asking)
-		return;
-	j->is_asking = true;
-	j->next_us = 0; /* what comes up from now on is noted anew */
 	args_str(&args, str_of(j->sweep_key));
 	args_str(&args, str_of(j->due_key));
 	args_str(&args, str_of(j->settings_key));
 	args_str(&args, str_of(api_instance_id(j->api)));
-	args_uint(&args, LEASE_US);
+	args_uint(&args, lease_us);
 	args_uint(&args, j->grace_us);
 	args_uint(&args, STEP);
-	store_run(j->store, SCRIPT_LEAD, 3, &args, janitor_on_lead, j);
+	args_str(&args, str_of(j->bell));
+	store_run(j->store, SCRIPT_LEAD, 3, &args, cb, j);
 	args_done(&args);
+}
+
+static void
+janitor_ask(void *arg)
+{
+	struct janitor *j = arg;
+
+	if (j->is_asking || j->is_over)
+		return;
+	j->is_asking = true;
+	j->next_us = 0; /* what comes up from now on is noted anew */
+	janitor_call(j, LEASE_US, janitor_on_lead);
+}
+
+static void
+janitor_on_resigned(void *arg, enum err err, const struct reply *reply)
+{
+	(void)arg; /* if it failed, the lease just ends */
+	(void)err;
+	(void)reply;
+}
+
+void
+janitor_resign(struct janitor *j)
+{
+	j->is_over = true;
+	timer_clear(&j->ask);
+	janitor_call(j, 0, janitor_on_resigned);
+}
+
+void
+janitor_look(struct janitor *j)
+{
+	if (!j->is_asking)
+		janitor_plan(j, 0);
 }
 
 static void
@@ -176,6 +209,7 @@ janitor_new(struct loop *loop, struct store *store, struct queues *queues, struc
 	j->sweep_key = key(key_prefix, "sweep");
 	j->due_key = key(key_prefix, "due");
 	j->settings_key = key(key_prefix, "settings");
+	j->bell = key(key_prefix, "bell");
 	timer_init(&j->ask, loop, janitor_ask, j);
 	timer_init(&j->second, loop, janitor_on_second, j);
 	timer_set(&j->second, 1000000);
@@ -193,6 +227,7 @@ janitor_free(struct janitor *j)
 	free(j->sweep_key);
 	free(j->due_key);
 	free(j->settings_key);
+	free(j->bell);
 	free(j);
 }
 

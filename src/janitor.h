@@ -21,5 +21,9 @@ void janitor_set_grace(struct janitor *janitor, uint64_t grace_us);
 void janitor_on_ready(struct janitor *janitor);
 /* Something is due at `due_us` of Redis's clock. */
 void janitor_wake(struct janitor *janitor, uint64_t due_us);
+/* Another broker has come, or leads no longer: look at once. */
+void janitor_look(struct janitor *janitor);
+/* Lead no longer, and tell the others: this broker stops. */
+void janitor_resign(struct janitor *janitor);
 
 #endif

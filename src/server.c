@@ -104,7 +104,9 @@ on_ring(void *arg, struct str name)
 {
 	struct server *srv = arg;
 
-	if (name.n)
+	if (str_eq(name, STR("lead")))
+		janitor_look(srv->janitor);
+	else if (name.n)
 		queues_look(srv->queues, name);
 	else
 		queues_note_settings(srv->queues);
@@ -168,6 +170,7 @@ on_stop_signal(evutil_socket_t sig, short what, void *arg)
 	srv->drain_until_us = loop_now_us(srv->loop) + srv->cfg->server.drain_timeout_us;
 	listeners_free(srv->listeners);
 	srv->listeners = NULL;
+	janitor_resign(srv->janitor);
 	api_drain(srv->api);
 	queues_end_waits(srv->queues, ERR_SHUTTING_DOWN);
 	timer_set(&srv->drain, DRAIN_STEP_US);

@@ -77,6 +77,7 @@ void
 queues_set_epoch(struct queues *queues, uint32_t epoch, bool has_settings)
 {
 	queues->epoch = epoch;
+	queues->epoch_at_us = loop_now_us(queues->loop);
 	queues->has_settings =
 		has_settings || loop_now_us(queues->loop) < queues->settings_until_us;
 }

@@ -31,6 +31,8 @@ enum {
 	OTHERS_US = 200000, /* how often we ask for others who wait */
 	YIELD_US = 20000,   /* their time to come */
 	PROMOTED = 200,     /* delayed messages that one call may make ready */
+	/* What `lead` said is good for so long: an outage, which takes a second, cannot be found earlier. */
+	EPOCH_FRESH_US = 550000,
 };
 
 static struct tick *
@@ -244,7 +246,6 @@ about_waiting(const struct tick *t, uint64_t *age_us, unsigned *count)
 {
 	struct queue *q = t->queue;
 	uint64_t now = loop_now_us(q->queues->loop), oldest = now;
-	bool all_wait = !TAILQ_EMPTY(&t->receives);
 	unsigned flags = 0;
 	struct receive *r;
 
@@ -253,7 +254,6 @@ about_waiting(const struct tick *t, uint64_t *age_us, unsigned *count)
 		bool waits = r->until_us > now;
 
 		*count += waits;
-		all_wait = all_wait && waits;
 		if (waits && r->since_us < oldest)
 			oldest = r->since_us;
 	}
@@ -262,7 +262,7 @@ about_waiting(const struct tick *t, uint64_t *age_us, unsigned *count)
 		flags |= 8;
 		q->noted_until_us = now + NOTED_US;
 	}
-	if (all_wait && now >= q->others_at_us) {
+	if (!TAILQ_EMPTY(&t->receives) && now >= q->others_at_us) {
 		flags |= 16;
 		q->others_at_us = now + OTHERS_US;
 	}
@@ -282,6 +282,7 @@ tick_run(struct tick *t)
 	bool one_priority = (t->priorities & (t->priorities - 1)) == 0 && !t->has_delays;
 	unsigned flags, waiting;
 	uint64_t age_us;
+	bool is_fresh;
 	char *to;
 
 	TAILQ_REMOVE(&q->ticks, t, link);
@@ -300,7 +301,8 @@ tick_run(struct tick *t)
 		 (t->has_ttl ? 64 : 0);
 	if (queues->has_settings && (t->nsends || t->has_others))
 		flags |= 32;
-	if (!t->nsends && !t->nruns && !t->has_others && !flags)
+	is_fresh = loop_now_us(queues->loop) - queues->epoch_at_us < EPOCH_FRESH_US;
+	if (!t->nsends && !t->nruns && !t->has_others && !flags && is_fresh)
 		flags = 128;
 	t->epoch = queues->epoch;
 	to = args_reserve(&args, HEADER_BYTES);
@@ -308,7 +310,7 @@ tick_run(struct tick *t)
 	to = pack_uint(to, 2, t->nsends);
 	to = pack_uint(to, 2, t->nruns);
 	to = pack_uint(to, 1, flags);
-	to = pack_uint(to, 7, store_now_us(queues->store));
+	to = pack_uint(to, 7, is_fresh ? store_now_us(queues->store) : 0);
 	to = pack_uint(to, 7, t->acked_bytes);
 	to = pack_uint(to, 7, t->sent_bytes);
 	to = pack_uint(to, 4, t->epoch);
@@ -372,14 +374,14 @@ queues_on_turn_end(void *arg)
 
 /* The strings at the end of the answer, which are there only where they say something. */
 struct outcomes {
-	struct str settles, sends, deadlines;
+	struct str settles, sends, deadlines, epoch;
 };
 
 static struct outcomes
 read_outcomes(const struct reply *reply, unsigned flags)
 {
 	struct outcomes o = { 0 };
-	unsigned n = (flags >> 3 & 1) + (flags >> 4 & 1) + (flags >> 5 & 1);
+	unsigned n = (flags >> 3 & 1) + (flags >> 4 & 1) + (flags >> 5 & 1) + (flags >> 6 & 1);
 	uint32_t at = reply && reply->count > n ? reply->count - n : 0;
 
 	if (flags & 8)
@@ -387,7 +389,9 @@ read_outcomes(const struct reply *reply, unsigned flags)
 	if (flags & 16)
 		o.sends = reply_str(reply_at(reply, at++));
 	if (flags & 32)
-		o.deadlines = reply_str(reply_at(reply, at));
+		o.deadlines = reply_str(reply_at(reply, at++));
+	if (flags & 64)
+		o.epoch = reply_str(reply_at(reply, at));
 	return o;
 }
 
@@ -603,6 +607,8 @@ tick_on_reply(void *arg, enum err err, const struct reply *reply)
 		left = unpack_uint(head.p + 21, 4);
 		flags = (uint8_t)head.p[25];
 		outcomes = read_outcomes(reply, flags);
+		if (outcomes.epoch.n == 4)
+			t->epoch = (uint32_t)unpack_uint(outcomes.epoch.p, 4);
 		if (unpack_uint(head.p, 7))
 			store_saw_time(queues->store, unpack_uint(head.p, 7));
 		if (flags & 4) {

@@ -264,6 +264,8 @@ class Client:
         self.raw = b""  # the bytes of the frame read last
         self._bytes = bytearray()
         self._base = 0
+        self._readable = select.poll()
+        self._readable.register(connection, select.POLLIN)
         # By default as strict as the strictest receiver: string keys, valid UTF-8.
         self._unpacker = msgpack.Unpacker(
             raw=False,
@@ -294,8 +296,8 @@ class Client:
                 del self._bytes[: end - self._base]
                 self._base = end
                 return frame
-            left = deadline - time.monotonic()
-            if left <= 0 or not select.select([self.sock], [], [], left)[0]:
+            left = max(0.0, deadline - time.monotonic())
+            if not self._readable.poll(left * 1000):
                 raise TimeoutError(f"no answer within {timeout} s")
             try:
                 data = self.sock.recv(1 << 18)

@@ -1,4 +1,5 @@
 """Corners that once lost something, or waited too long, and what strangers do to our keys."""
+import signal
 import time
 
 from harness import Queue, fresh, ids_of, wait_until, within
@@ -157,3 +158,107 @@ def test_an_id_that_is_named_twice_is_redriven_once(queue):
     ids = [dead["id"], dead["id"]]
     assert queue.client.call("dlq_redrive", agent=queue.agent, ids=ids) == 1
     assert queue.counts() == (1, 0, 0, 0)
+
+
+# -- who waits goes before who comes
+
+
+def test_who_comes_with_a_message_does_not_overtake_who_waits(queue, other):
+    parked = queue.park()
+    calls = [("send", other.sending("m1")), ("receive", {"agent": other.agent})]
+    sent, taken = other.client.results(other.client.submit_all(calls))  # one write, one call of Redis
+    assert sent["delivered"] and taken is None
+    assert parked.result(within(1)).id == "m1"
+
+
+def test_who_comes_as_something_falls_due_does_not_overtake_who_waits(own, redis):
+    """Somebody else leads the sweep and does nothing, so that messages fall due with the call that finds them."""
+    corner = Corner(own, redis)
+    queue, sweep = corner.queue, f"{corner.prefix}:sweep"
+
+    def lead():
+        now = int(redis.time() * 1e6)
+        corner.command("HSET", sweep, "stamp", now, "owner", "nobody", "until", now + 450_000)
+        return now / 1e6
+
+    for _ in range(3):
+        wait_until(lambda: lead() and corner.command("HGET", sweep, "owner") == "nobody", 1)
+        lead()
+        waits = [queue.at(corner.broker.connect()) for _ in range(3)]
+        parked = [each.park(visibility_timeout=60) for each in waits]
+        began = lead()
+        ids = [queue.send(delay=0.2) for _ in range(2)]
+        wait_until(lambda: lead() > began + 0.25, 2, "they are due")
+        assert queue.receive() is None
+        assert [each.result(within(2)).id for each in parked[:2]] == ids
+        assert not parked[2].is_answered()
+        for each in waits:
+            each.client.close()
+        wait_until(lambda: lead() and queue.stats()["consumers"] == 0, 5)
+
+
+# -- the sweep has much to do
+
+
+def test_recover_pending_in_the_grace_takes_what_is_over_and_leaves_what_lives(own, redis):
+    """However many buckets end before the grace does: none of them is looked at again and again."""
+    corner = Corner(own, redis, sweep={"grace": "20s"})
+    queue, sweep = corner.queue, f"{corner.prefix}:sweep"
+    queue.send_all([f"m{i}" for i in range(7)])
+    over = queue.take(5, visibility_timeout=0.8)
+    soon, late = queue.take_one(visibility_timeout=5), queue.take_one(visibility_timeout=60)
+    ends = (int(soon.deadline * 1e6) >> 14) + 60  # in units of 16 ms: a second later
+    buckets = [((ends + i) << 14, f"{10**12 + i}.0.14.{ends + i}") for i in range(250)]
+    corner.command("ZADD", corner.key("b"), *[word for pair in buckets for word in pair])
+    epoch = corner.command("HGET", sweep, "epoch")
+    corner.broker.signal(signal.SIGSTOP)
+    wait_until(lambda: redis.time() > over[0].deadline + 1, 5, "it was long enough")
+    corner.broker.signal(signal.SIGCONT)
+    wait_until(lambda: corner.command("HGET", sweep, "epoch") != epoch, 2, "the outage is noticed")
+    assert queue.counts() == (0, 0, 7, 0)
+    for agent in (AGENT, None):
+        began = time.monotonic()
+        assert queue.client.call("recover_pending", agent=agent) == (5 if agent else 0)
+        assert time.monotonic() - began < within(1)
+    assert redis.time() < soon.deadline, "too slow to tell"
+    assert queue.counts() == (5, 0, 2, 0)
+    assert queue.ack(soon) and queue.ack(late) and not queue.ack(over[0])
+
+
+def test_one_queues_mass_expiry_does_not_delay_anothers(own, redis):
+    """50,000 reservations end at once, and those of another queue while the sweep is at it."""
+    corner = Corner(own, redis, queues={"defaults": {"queue_size": 100_000, "retry_attempts": 9}})
+    queue, count, block = corner.queue, 50_000, 1000
+    began = time.monotonic()
+    asked = []
+    for at in range(0, count, block):
+        messages = [
+            {"recipient": AGENT, "message": {"message_id": f"m{i}", "message_type": "event"}}
+            for i in range(at, at + block)
+        ]
+        asked.append(("send_batch", {"sender": queue.sender, "messages": messages}))
+    for results in queue.client.results(queue.client.submit_all(asked)):
+        assert all(each["delivered"] for each in results)
+    end = time.monotonic() + max(1.5, 2 * (time.monotonic() - began))
+    taken = 0
+    while taken < count:
+        left = end - time.monotonic()
+        batch = queue.client.call("receive_batch", agent=AGENT, max=block, visibility_timeout=left)
+        taken += len(batch)
+    assert time.monotonic() < end - 0.2, "too slow to tell"
+
+    elsewhere = Queue(corner.broker.connect(), {"type": "elsewhere"})
+    small = 30
+    elsewhere.send_all([f"s{i}" for i in range(small)])
+    held = []
+    for i in range(small):  # from just before to two seconds after
+        left = end - time.monotonic() - 0.1 + i * 2 / small
+        held.append(elsewhere.take_one(visibility_timeout=left))
+    deadline_of = {each.id: each.deadline for each in held}
+    late = []
+    while len(late) < small:
+        received = elsewhere.take_one(wait=10, visibility_timeout=60)
+        late.append(redis.time() - deadline_of[received.id])
+        assert received.attempts == 1
+    assert 0 <= min(late) and max(late) < 0.2 + within(0.3), sorted(late)[-5:]
+    wait_until(lambda: queue.counts() == (count, 0, 0, 0), 20, "all came back")

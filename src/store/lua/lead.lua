@@ -2,7 +2,8 @@
 --
 -- KEYS	[1] PREFIX:sweep, a hash: stamp, epoch, grace (until), owner, until, others (seen until)  [2] PREFIX:due
 --	[3] PREFIX:settings
--- ARGV	[1] our instance id  [2] length of a lease, [3] grace, both microseconds  [4] most queues wanted
+-- ARGV	[1] our instance id  [2] length of a lease (0: we lead no longer), [3] grace, both microseconds  [4] most queues
+--	wanted  [5] the bell of all
 -- Reply [1] >I7BI7I4I4: time, 1 when we lead (3: and other brokers are there), when to ask again (0: nothing is due that is known of), epoch, how
 --	many settings there are
 --	[2...] the names of due queues
@@ -16,8 +17,18 @@ local function text(n)
 	return string.format('%.0f', n)
 end
 
+if ARGV[2] == '0' then
+	if h[4] == ARGV[1] then
+		call('HDEL', KEYS[1], 'owner', 'until')
+		redis.pcall('PUBLISH', ARGV[5], 'lead')
+	end
+	return {}
+end
 if h[4] and h[4] ~= ARGV[1] and leased > now and leased <= now + ARGV[2] then
 	call('HSET', KEYS[1], 'others', text(now + 2 * ARGV[2]))
+	if tonumber(h[6] or 0) <= now then
+		redis.pcall('PUBLISH', ARGV[5], 'lead') -- who leads sleeps shorter from now on
+	end
 	return { struct.pack('>I7BI7I4I4', now, 0, leased, tonumber(h[2] or 0), call('HLEN', KEYS[3])) }
 end
 local due = call('ZRANGEBYSCORE', KEYS[2], '-inf', text(now), 'LIMIT', 0, ARGV[4])

@@ -40,8 +40,8 @@ for i = 5, #ARGV do
 	local brokers = call('HGETALL', base .. ':w')
 	for j = 1, #brokers, 2 do
 		if brokers[j] ~= ARGV[4] then
-			local _, count = struct.unpack('>I7H', brokers[j + 1])
-			elsewhere = elsewhere + count
+			local _, count, noted = struct.unpack('>I7HI7', brokers[j + 1])
+			elsewhere = elsewhere + (noted > now - 3000000 and count or 0)
 		end
 	end
 	out[#out + 1] = struct.pack('>I7I7I7I7I7I7I7I7I7BI5I4', n[1], n[2], n[3], call('ZCARD', base .. ':d'), reserved,

@@ -8,7 +8,7 @@
 -- ARGV	[1] header >HHHBI7I7I7I4: settles, sends, runs, flags (1 delays follow, 2 sends are of one priority, 4 settles other
 --	than acks, 8 receivers of this broker will go on waiting: note it, 16 look whether others were passed over, 32 there
 --	are settings, 64 some sends have a ttl, 128 acks alone: Redis's clock is not needed), the broker's estimate of the
---	time, bytes of all acks, bytes of all sends, epoch of the sweep; then >c18I7HI4: this broker, how long it has waited,
+--	time (0: and of the epoch it is not sure), bytes of all acks, bytes of all sends, epoch of the sweep; then >c18I7HI4: this broker, how long it has waited,
 --	how many of its receivers do, bytes that an answer adds to an item
 --	[2] prefix  [3] namespace  [4] policy, see POLICY
 --	[5] random bytes, 16 for each message that may be handed out  [6] runs, >I7BHI4 each: visibility timeout, bucket
@@ -18,12 +18,13 @@
 --	of jitter), R delay or '', X >I7I7 timeout and the deadline so far, F error
 --	then the digests (when the window is not 0), the items, the delays ('' for none)
 -- Reply [1] >I7I7I7I4B: time, fence before the first, next wake, ready, flags (1 more are ready than fitted in the reply,
---	2 paused, 4 others were passed over: nothing was handed out, they are rung; 8, 16, 32 the last elements are there);
+--	2 paused, 4 others were passed over: nothing was handed out, they are rung; 8, 16, 32, 64 the last elements are there);
 --	then >H for each run: how many it got
 --	[2...] what is handed out, in the order of the runs: an item, or, where it is one of this call's sends, its number
 --	then (8) a character for each settle: 1 done, 0 no such token; else all are done
 --	(16) a character for each send: 0 stored, 1 queue full, 2 duplicate; else all are stored
 --	(32) >I7 for each X: the deadline in force, 0 none
+--	(64) >I4 the epoch, where it is not the one that was told
 --
 -- This is the hot path: no function and no table is made that the common case does not need, and no number is written
 -- out where text is at hand.
@@ -313,13 +314,25 @@ end
 local fence, more = counter, 0
 local reply, counts = { '' }, ''
 local yields = false
+local other_epoch
+
+if nrun > 0 and now - estimate > 500000 then
+	-- This call was long on its way, or its broker has not led nor followed for a while: there may have been an outage, which
+	-- the next who leads will find.
+	local s = pcall('HMGET', P .. ':sweep', 'epoch', 'stamp')
+	local stamp = tonumber(s[2] or 0) or 0
+	local now_epoch = (tonumber(s[1] or 0) or 0) + (stamp ~= 0 and now - stamp > 1000000 and 1 or 0)
+	other_epoch = now_epoch ~= epoch
+	epoch = now_epoch
+end
 
 if how % 32 >= 16 then
-	-- Another broker whose receivers have waited for half a second goes first.
-	local me = sub(ARGV[1], head_end, head_end + 17)
+	-- Another broker whose receivers have waited for half a second, and longer than ours, goes first.
+	local me, age = unpk('>c18I7', ARGV[1], head_end)
 	local others = pcall('HGETALL', base .. ':w')
 	for i = 1, #others, 2 do
-		yields = yields or (others[i] ~= me and unpk('>I7', others[i + 1]) < now - 500000)
+		local since, _, noted = unpk('>I7HI7', others[i + 1])
+		yields = yields or (others[i] ~= me and since < now - math.max(500000, age) and noted > now - 3000000)
 	end
 end
 
@@ -511,7 +524,7 @@ if left > 0 and flags % 4 == 2 then
 end
 if how % 16 >= 8 then
 	local me, age, count = unpk('>c18I7H', ARGV[1], head_end)
-	pcall('HSET', base .. ':w', me, pack('>I7H', now - age, count))
+	pcall('HSET', base .. ':w', me, pack('>I7HI7', now - age, count, now))
 	pcall('PEXPIRE', base .. ':w', 3000)
 	if exists and band(flags, 2) == 0 then
 		flags = flags + 2
@@ -558,7 +571,11 @@ if sent then
 end
 if deadlines then
 	reply[tail + 1] = table.concat(deadlines)
-	what = what + 32
+	tail, what = tail + 1, what + 32
+end
+if other_epoch then
+	reply[tail + 1] = pack('>I4', epoch)
+	what = what + 64
 end
 reply[1] = pack('>I7I7I7I4B', how < 128 and now or 0, fence, wake, left, what) .. counts
 return reply
