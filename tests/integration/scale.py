@@ -1,6 +1,7 @@
 """Many messages, many queues, many connections: what they cost. test_scale.py does it small, tests/soak large."""
 
 import os
+import re
 import resource
 import time
 
@@ -23,6 +24,11 @@ def resident(process):
     """Resident bytes."""
     with open(f"/proc/{process.pid}/statm", encoding="ascii") as statm:
         return int(statm.read().split()[1]) * resource.getpagesize()
+
+
+def held_by(redis):
+    """Bytes that Redis has allocated for what it holds."""
+    return int(re.search(r"^used_memory_dataset:(\d+)", redis.command("INFO", "memory"), re.M)[1])
 
 
 # -- memory
