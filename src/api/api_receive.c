@@ -9,6 +9,7 @@ receive_done(void *arg, enum err err, const struct reservation *res, unsigned n)
 	struct request *r = arg;
 	struct session *s = r->session;
 	struct agent_id agent = queue_agent(r->queue);
+	size_t room = 0;
 	struct buf *b;
 
 	if (err) {
@@ -16,6 +17,9 @@ receive_done(void *arg, enum err err, const struct reservation *res, unsigned n)
 		return;
 	}
 	b = request_reply(r);
+	for (unsigned i = 0; i < n; i++)
+		room += encode_room(&res[i].item, agent);
+	buf_reserve(b, room);
 	if (r->is_batch)
 		mp_put_array(b, n);
 	else if (!n)

@@ -137,12 +137,8 @@ api_send_batch(struct session *s, const struct rpc *rpc, struct params *p, struc
 	struct batch *batch = batch_new(s, rpc, METHOD_send_batch, p->messages.n);
 
 	(void)why;
-	for (unsigned i = 0; i < batch->n; i++) {
-		struct send_item item;
-
-		list_next_send(&p->messages, &item);
-		batch_send(batch, i, s, &p->sender, &item);
-	}
+	for (unsigned i = 0; i < batch->n; i++)
+		batch_send(batch, i, s, &p->sender, &p->messages.sends[i]);
 	return OK;
 }
 

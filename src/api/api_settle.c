@@ -23,6 +23,12 @@ struct settlings {
 	struct settling each[];
 };
 
+static size_t
+settlings_size(unsigned n)
+{
+	return sizeof(struct settlings) + n * sizeof(struct settling);
+}
+
 static void
 settlings_finish(struct settlings *all)
 {
@@ -32,7 +38,7 @@ settlings_finish(struct settlings *all)
 	if (all->err) {
 		/* Some done and some not: as a whole, that is unknown. */
 		request_fail(r, all->has_done ? ERR_UNKNOWN : all->err);
-		free(all);
+		pool_put(all, settlings_size(all->n));
 		return;
 	}
 	b = request_reply(r);
@@ -47,7 +53,7 @@ settlings_finish(struct settlings *all)
 			mp_put_nil(b);
 	}
 	request_done(r);
-	free(all);
+	pool_put(all, settlings_size(all->n));
 }
 
 static void
@@ -71,7 +77,7 @@ static struct settlings *
 settlings_new(struct session *s, const struct rpc *rpc, enum method method, enum settle kind,
 	      unsigned n)
 {
-	struct settlings *all = xcalloc(1, sizeof(*all) + n * sizeof(all->each[0]));
+	struct settlings *all = pool_get(settlings_size(n));
 
 	all->request = request_new(s, rpc, method, STR(""));
 	all->kind = kind;

@@ -5,119 +5,201 @@
 
 #include "proto/mp.h"
 
-void
-encode_time(struct buf *b, uint64_t us)
-{
-	/* Many in one turn are of the same few seconds: now, and when timeouts end. */
-	static struct {
-		time_t second;
-		char text[40];
-	} known[8];
-	time_t s = (time_t)(us / 1000000);
-	unsigned fraction = (unsigned)(us % 1000000);
-	char *text = known[s & 7].text;
+/*
+ * What every answer holds is written where there is room for all of it, with one check for the whole
+ * answer: write_*() take where to write, and return where they end.
+ */
+enum {
+	TIME_MAX = 1 + 27, /* "YYYY-MM-DDThh:mm:ss.ffffffZ" */
+	AGENT_ROOM = 64,   /* of an AgentId without its names */
+	RECEIVED_ROOM =
+		640 /* of a ReceivedMessage without what its sender chose the length of */
+};
 
-	if (s != known[s & 7].second || !*text) {
+static char *
+write_pair(char *to, unsigned two_digits)
+{
+	memcpy(to, str_pairs + 2 * two_digits, 2);
+	return to + 2;
+}
+
+static char *
+write_new_time(char *to, uint64_t us)
+{
+	/* Times are of today and, around midnight, of a day beside it. */
+	static struct {
+		time_t day;
+		char text[32]; /* "YYYY-MM-DDT" */
+	} known[2];
+	time_t s = (time_t)(us / 1000000), day = s / 86400;
+	unsigned of_day = (unsigned)(s % 86400), fraction = (unsigned)(us % 1000000);
+	char *text = known[day & 1].text;
+
+	if (known[day & 1].day != day || !*text) {
 		struct tm tm;
 
 		gmtime_r(&s, &tm);
-		strftime(text, sizeof(known[0].text), "%Y-%m-%dT%H:%M:%S.000000Z", &tm);
-		known[s & 7].second = s;
+		strftime(text, sizeof(known[0].text), "%Y-%m-%dT", &tm);
+		known[day & 1].day = day;
 	}
-	for (unsigned i = 25; i > 19; i--, fraction /= 10)
-		text[i] = (char)('0' + fraction % 10);
-	mp_put_str(b, str_of(text));
+	*to++ = (char)(0xa0 | (TIME_MAX - 1));
+	memcpy(to, text, 11);
+	to = write_pair(to + 11, of_day / 3600);
+	*to++ = ':';
+	to = write_pair(to, of_day / 60 % 60);
+	*to++ = ':';
+	to = write_pair(to, of_day % 60);
+	*to++ = '.';
+	to = write_pair(to, fraction / 10000);
+	to = write_pair(to, fraction / 100 % 100);
+	to = write_pair(to, fraction % 100);
+	*to++ = 'Z';
+	return to;
+}
+
+/* Many are the same: all that one turn took in, or handed out, carry one time. */
+struct last_time {
+	uint64_t us;
+	char text[TIME_MAX];
+};
+
+static char *
+write_time(char *to, uint64_t us, struct last_time *last)
+{
+	if (us != last->us || !*last->text) {
+		write_new_time(last->text, us);
+		last->us = us;
+	}
+	memcpy(to, last->text, TIME_MAX);
+	return to + TIME_MAX;
+}
+
+static struct last_time last_enqueued, last_deadline;
+
+static char *
+write_agent(char *to, struct agent_id id)
+{
+	to = mp_write_map(to, 2);
+	to = mp_write_lit(to, "type");
+	to = mp_write_str(to, id.type);
+	to = mp_write_lit(to, "instance");
+	return mp_write_str(to, id.instance);
+}
+
+static size_t
+agent_room(struct agent_id id)
+{
+	return AGENT_ROOM + id.type.n + id.instance.n;
+}
+
+void
+encode_time(struct buf *b, uint64_t us)
+{
+	b->len = (size_t)(write_new_time(buf_reserve(b, TIME_MAX), us) - b->data);
 }
 
 void
 encode_agent(struct buf *b, struct agent_id id)
 {
-	mp_put_map(b, 2);
-	mp_put_lit(b, "type");
-	mp_put_str(b, id.type);
-	mp_put_lit(b, "instance");
-	mp_put_str(b, id.instance);
+	b->len = (size_t)(write_agent(buf_reserve(b, agent_room(id)), id) - b->data);
 }
 
 void
 encode_result(struct buf *b, struct str message_id, struct agent_id recipient, enum sent sent)
 {
-	mp_put_map(b, sent == SENT_DUPLICATE ? 5 : 4);
-	mp_put_lit(b, "message_id");
-	mp_put_str(b, message_id);
-	mp_put_lit(b, "recipient");
-	encode_agent(b, recipient);
-	mp_put_lit(b, "delivered");
-	mp_put_bool(b, sent != SENT_FULL);
-	mp_put_lit(b, "error");
+	char *to = buf_reserve(b, 128 + message_id.n + agent_room(recipient));
+
+	to = mp_write_map(to, sent == SENT_DUPLICATE ? 5 : 4);
+	to = mp_write_lit(to, "message_id");
+	to = mp_write_str(to, message_id);
+	to = mp_write_lit(to, "recipient");
+	to = write_agent(to, recipient);
+	to = mp_write_lit(to, "delivered");
+	to = mp_write_bool(to, sent != SENT_FULL);
+	to = mp_write_lit(to, "error");
 	if (sent == SENT_FULL)
-		mp_put_lit(b, "queue full");
+		to = mp_write_lit(to, "queue full");
 	else
-		mp_put_nil(b);
+		to = mp_write_nil(to);
 	if (sent == SENT_DUPLICATE) {
-		mp_put_lit(b, "duplicate");
-		mp_put_bool(b, true);
+		to = mp_write_lit(to, "duplicate");
+		to = mp_write_bool(to, true);
 	}
+	b->len = (size_t)(to - b->data);
 }
 
-static void
-encode_message(struct buf *b, const struct item *item, struct agent_id recipient)
+static char *
+write_message(char *to, const struct item *item, struct agent_id recipient)
 {
-	mp_put_map(b, 7 + item->extra_count);
-	mp_put_lit(b, "message_id");
-	mp_put_str(b, item->message_id);
-	mp_put_lit(b, "sender");
-	encode_agent(b, item->sender);
-	mp_put_lit(b, "recipient");
-	encode_agent(b, recipient);
-	mp_put_lit(b, "message_type");
-	mp_put_str(b, message_type_names[item->type]);
-	mp_put_lit(b, "payload");
-	mp_put_raw(b, item->payload);
-	mp_put_lit(b, "priority");
-	mp_put_uint(b, item->priority);
-	mp_put_lit(b, "timestamp");
-	if (item->timestamp.n)
-		mp_put_str(b, item->timestamp);
-	else
-		encode_time(b, item->enqueued_us);
-	mp_put_raw(b, item->extra);
+	char uuid[UUID_TEXT_LEN];
+
+	to = mp_write_map(to, 7 + item->extra_count);
+	to = mp_write_lit(to, "message_id");
+	to = mp_write_str(to, item_message_id(item, uuid));
+	to = mp_write_lit(to, "sender");
+	to = write_agent(to, item->sender);
+	to = mp_write_lit(to, "recipient");
+	to = write_agent(to, recipient);
+	to = mp_write_lit(to, "message_type");
+	to = mp_write_str(to, message_type_names[item->type]);
+	to = mp_write_lit(to, "payload");
+	to = mp_write_raw(to, item->payload);
+	to = mp_write_lit(to, "priority");
+	to = mp_write_uint(to, item->priority);
+	to = mp_write_lit(to, "timestamp");
+	to = item->timestamp.n ? mp_write_str(to, item->timestamp)
+			       : write_time(to, item->enqueued_us, &last_enqueued);
+	return mp_write_raw(to, item->extra);
+}
+
+static char *
+write_queue_message(char *to, const struct item *item, struct agent_id recipient)
+{
+	to = mp_write_map(to, 5);
+	to = mp_write_lit(to, "message");
+	to = write_message(to, item, recipient);
+	to = mp_write_lit(to, "priority");
+	to = mp_write_uint(to, item->priority);
+	to = mp_write_lit(to, "enqueued_at");
+	to = write_time(to, item->enqueued_us, &last_enqueued);
+	to = mp_write_lit(to, "delivery_attempts");
+	to = mp_write_uint(to, item->attempts);
+	to = mp_write_lit(to, "last_error");
+	return item->has_error ? mp_write_str(to, item->last_error) : mp_write_nil(to);
+}
+
+size_t
+encode_room(const struct item *item, struct agent_id recipient)
+{
+	return RECEIVED_ROOM + agent_room(item->sender) + agent_room(recipient) +
+	       item->message_id.n + item->payload.n + item->timestamp.n + item->extra.n +
+	       item->last_error.n;
 }
 
 void
 encode_queue_message(struct buf *b, const struct item *item, struct agent_id recipient)
 {
-	mp_put_map(b, 5);
-	mp_put_lit(b, "message");
-	encode_message(b, item, recipient);
-	mp_put_lit(b, "priority");
-	mp_put_uint(b, item->priority);
-	mp_put_lit(b, "enqueued_at");
-	encode_time(b, item->enqueued_us);
-	mp_put_lit(b, "delivery_attempts");
-	mp_put_uint(b, item->attempts);
-	mp_put_lit(b, "last_error");
-	if (item->has_error)
-		mp_put_str(b, item->last_error);
-	else
-		mp_put_nil(b);
+	char *to = buf_reserve(b, encode_room(item, recipient));
+
+	b->len = (size_t)(write_queue_message(to, item, recipient) - b->data);
 }
 
 void
 encode_received(struct buf *b, const struct reservation *res, struct agent_id recipient)
 {
-	char token[TOKEN_TEXT_LEN];
+	char *to = buf_reserve(b, encode_room(&res->item, recipient)), token[TOKEN_TEXT_LEN];
 
 	token_write(token, &res->token);
-	mp_put_map(b, 4);
-	mp_put_lit(b, "token");
-	mp_put_str(b, (struct str){ token, sizeof(token) });
-	mp_put_lit(b, "queue_message");
-	encode_queue_message(b, &res->item, recipient);
-	mp_put_lit(b, "visibility_deadline");
-	encode_time(b, res->deadline_us);
-	mp_put_lit(b, "fence");
-	mp_put_uint(b, res->token.fence);
+	to = mp_write_map(to, 4);
+	to = mp_write_lit(to, "token");
+	to = mp_write_str(to, (struct str){ token, sizeof(token) });
+	to = mp_write_lit(to, "queue_message");
+	to = write_queue_message(to, &res->item, recipient);
+	to = mp_write_lit(to, "visibility_deadline");
+	to = write_time(to, res->deadline_us, &last_deadline);
+	to = mp_write_lit(to, "fence");
+	to = mp_write_uint(to, res->token.fence);
+	b->len = (size_t)(to - b->data);
 }
 
 void

@@ -9,6 +9,8 @@ void encode_time(struct buf *b, uint64_t us);
 void encode_agent(struct buf *b, struct agent_id id);
 void
 encode_result(struct buf *b, struct str message_id, struct agent_id recipient, enum sent sent);
+/* How many bytes a QueueMessage or ReceivedMessage takes at most: whoever encodes many makes room for all at once. */
+size_t encode_room(const struct item *item, struct agent_id recipient);
 void encode_queue_message(struct buf *b, const struct item *item, struct agent_id recipient);
 void encode_received(struct buf *b, const struct reservation *res, struct agent_id recipient);
 /* `consumers`: those of this broker; the others' are in `stats`. */

@@ -80,10 +80,16 @@ check_pressure(struct session *s)
 
 /* Requests --------------------------------------------------------------------------------------- */
 
+static size_t
+request_size(size_t text_len)
+{
+	return sizeof(struct request) + text_len + 1;
+}
+
 struct request *
 request_new(struct session *s, const struct rpc *rpc, enum method method, struct str text)
 {
-	struct request *r = xcalloc(1, sizeof(*r) + text.n + 1);
+	struct request *r = pool_get(request_size(text.n));
 
 	r->session = s;
 	r->msgid = rpc->msgid;
@@ -145,7 +151,7 @@ request_end(struct request *r, bool wrote)
 	s->api->in_flight--;
 	if (s->in_flight + r->weight >= s->api->config.max_inflight)
 		check_pressure(s);
-	free(r);
+	pool_put(r, request_size(r->text_len));
 	session_unref(s);
 }
 
@@ -224,7 +230,7 @@ delivery_free(struct delivery *d)
 		consume_let_go(&d->held);
 	TAILQ_REMOVE(&d->session->deliveries, d, link);
 	queue_unpin(d->queue);
-	free(d);
+	pool_put(d, sizeof(*d));
 }
 
 /*
@@ -259,7 +265,7 @@ void
 session_watch(struct session *s, struct queue *q, const struct reservation *res, bool is_lease,
 	      struct consume *consume)
 {
-	struct delivery *d = xcalloc(1, sizeof(*d));
+	struct delivery *d = pool_get(sizeof(*d));
 
 	forget_written(s, false);
 	d->session = s;

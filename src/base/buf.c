@@ -7,18 +7,16 @@
 
 #include "base/mem.h"
 
-char *
-buf_reserve(struct buf *b, size_t n)
+/* Room for `n` more bytes, which there is not. */
+void
+buf_grow(struct buf *b, size_t n)
 {
-	if (b->cap - b->len < n) {
-		size_t cap = b->cap ? b->cap : 64;
+	size_t cap = b->cap ? b->cap : 64;
 
-		while (cap - b->len < n)
-			cap *= 2;
-		b->data = xrealloc(b->data, cap);
-		b->cap = cap;
-	}
-	return b->data + b->len;
+	while (cap - b->len < n)
+		cap *= 2;
+	b->data = xrealloc(b->data, cap);
+	b->cap = cap;
 }
 
 void

@@ -15,8 +15,15 @@ struct buf {
 	size_t cap; /* bytes allocated */
 };
 
+void buf_grow(struct buf *b, size_t n);
 /* Make room for `n` more bytes and return where they go; `len` is left to the caller. */
-char *buf_reserve(struct buf *b, size_t n);
+static inline char *
+buf_reserve(struct buf *b, size_t n)
+{
+	if (b->cap - b->len < n)
+		buf_grow(b, n);
+	return b->data + b->len;
+}
 void buf_put(struct buf *b, const void *p, size_t n);
 void buf_putc(struct buf *b, char c);
 void buf_puts(struct buf *b, const char *z);

@@ -1,5 +1,6 @@
 #include "base/id.h"
 
+#include <endian.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -56,57 +57,121 @@ id_random_unit(void)
 static const char alphabet[] =
 	"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
+static inline void
+put_four(char *text, uint32_t bits)
+{
+	text[0] = alphabet[bits >> 18 & 63];
+	text[1] = alphabet[bits >> 12 & 63];
+	text[2] = alphabet[bits >> 6 & 63];
+	text[3] = alphabet[bits & 63];
+}
+
 void
 id_encode(char *text, const void *p, size_t n)
 {
 	const uint8_t *from = p;
-	uint32_t bits = 0;
-	unsigned have = 0;
+	uint64_t bits;
 
-	for (size_t i = 0; i < n; i++) {
-		bits = bits << 8 | from[i];
-		have += 8;
-		while (have >= 6) {
-			have -= 6;
-			*text++ = alphabet[bits >> have & 63];
-		}
+	/* Six bytes are eight characters, three are four. */
+	for (; n >= sizeof(bits); n -= 6, from += 6, text += 8) {
+		memcpy(&bits, from, sizeof(bits));
+		bits = be64toh(bits);
+		put_four(text, (uint32_t)(bits >> 40));
+		put_four(text + 4, (uint32_t)(bits >> 16));
 	}
-	if (have)
-		*text = alphabet[bits << (6 - have) & 63];
+	for (; n >= 3; n -= 3, from += 3, text += 4)
+		put_four(text, (uint32_t)from[0] << 16 | (uint32_t)from[1] << 8 | from[2]);
+	if (n) {
+		char rest[4];
+
+		put_four(rest, (uint32_t)from[0] << 16 | (n > 1 ? (uint32_t)from[1] << 8 : 0));
+		memcpy(text, rest, n + 1);
+	}
 }
 
-static int
-sextet(char c)
+/* What each character stands for, at each of four places in three bytes; NONE is in none of these. */
+#define NONE (1u << 31)
+static uint32_t sextets[4][256];
+
+static void
+sextets_fill(void)
 {
-	if (c >= 'A' && c <= 'Z')
-		return c - 'A';
-	if (c >= 'a' && c <= 'z')
-		return c - 'a' + 26;
-	if (c >= '0' && c <= '9')
-		return c - '0' + 52;
-	return c == '-' ? 62 : c == '_' ? 63 : -1;
+	for (unsigned i = 0; i < 4; i++) {
+		for (unsigned c = 0; c < 256; c++)
+			sextets[i][c] = NONE;
+		for (unsigned v = 0; v < 64; v++)
+			sextets[i][(uint8_t)alphabet[v]] = v << (18 - 6 * i);
+	}
 }
 
 bool
 id_decode(void *p, size_t n, struct str text)
 {
+	const uint8_t *from = (const uint8_t *)text.p;
 	uint8_t *to = p;
-	uint32_t bits = 0;
-	unsigned have = 0;
+	uint32_t bits, all = 0;
 
 	if (text.n != ID_TEXT_LEN(n))
 		return false;
-	for (size_t i = 0; i < text.n; i++) {
-		int six = sextet(text.p[i]);
-
-		if (six < 0)
-			return false;
-		bits = bits << 6 | (uint32_t)six;
-		have += 6;
-		if (have >= 8) {
-			have -= 8;
-			*to++ = (uint8_t)(bits >> have);
-		}
+	if (!sextets[0][0])
+		sextets_fill();
+	for (; n >= 3; n -= 3, from += 4, to += 3) {
+		bits = sextets[0][from[0]] | sextets[1][from[1]] | sextets[2][from[2]] |
+		       sextets[3][from[3]];
+		all |= bits;
+		to[0] = (uint8_t)(bits >> 16);
+		to[1] = (uint8_t)(bits >> 8);
+		to[2] = (uint8_t)bits;
 	}
-	return (bits & ((1u << have) - 1)) == 0;
+	bits = 0;
+	for (unsigned i = 0; n && i <= n; i++)
+		bits |= sextets[i][from[i]];
+	for (unsigned i = 0; i < n; i++)
+		to[i] = (uint8_t)(bits >> (16 - 8 * i));
+	/* Unused bits are zeros, so that each value has one spelling. */
+	return !((all | bits) & NONE) && !(n && bits << (8 + 8 * n));
+}
+
+/* Where the two digits of each byte stand. */
+static const uint8_t uuid_at[UUID_BYTES] = { 0,  2,  4,  6,  9,  11, 14, 16,
+					     19, 21, 24, 26, 28, 30, 32, 34 };
+static const char hex[] = "0123456789abcdef";
+enum { NO_DIGIT = 128 };
+
+bool
+uuid_read(uint8_t uuid[UUID_BYTES], struct str text)
+{
+	static uint8_t digits[256];
+	uint8_t all = 0;
+
+	if (text.n != UUID_TEXT_LEN || text.p[8] != '-' || text.p[13] != '-' ||
+	    text.p[18] != '-' || text.p[23] != '-')
+		return false;
+	if (!digits[0]) {
+		memset(digits, NO_DIGIT, sizeof(digits));
+		for (unsigned i = 0; i < 16; i++)
+			digits[(uint8_t)hex[i]] = (uint8_t)i;
+	}
+	for (unsigned i = 0; i < UUID_BYTES; i++) {
+		uint8_t high = digits[(uint8_t)text.p[uuid_at[i]]],
+			low = digits[(uint8_t)text.p[uuid_at[i] + 1]];
+
+		all |= high | low;
+		uuid[i] = (uint8_t)(high << 4 | low);
+	}
+	return !(all & NO_DIGIT);
+}
+
+void
+uuid_write(char text[UUID_TEXT_LEN], const void *uuid)
+{
+	static char pairs[256][2];
+	const uint8_t *from = uuid;
+
+	if (!pairs[0][0])
+		for (unsigned i = 0; i < 256; i++)
+			memcpy(pairs[i], (char[2]){ hex[i >> 4], hex[i & 15] }, 2);
+	for (unsigned i = 0; i < UUID_BYTES; i++)
+		memcpy(text + uuid_at[i], pairs[from[i]], 2);
+	text[8] = text[13] = text[18] = text[23] = '-';
 }

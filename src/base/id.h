@@ -25,4 +25,12 @@ void id_encode(char *text, const void *p, size_t n);
  */
 bool id_decode(void *p, size_t n, struct str text);
 
+/* A UUID in its usual spelling: 36 characters, lower case. */
+#define UUID_BYTES    16
+#define UUID_TEXT_LEN 36
+
+/* False when `text` is none, or is spelled otherwise. */
+bool uuid_read(uint8_t uuid[UUID_BYTES], struct str text);
+void uuid_write(char text[UUID_TEXT_LEN], const void *uuid);
+
 #endif

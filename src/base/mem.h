@@ -13,4 +13,13 @@ char *xstrdup(const char *z) __attribute__((returns_nonnull, malloc));
 /* A terminated copy of `n` bytes. */
 char *xmemdup(const void *p, size_t n) __attribute__((returns_nonnull, malloc));
 
+/*
+ * For small structs that come and go with every request: pool_get() is xcalloc(1, size), pool_put() is free(),
+ * and needs the same size. What was put is kept, up to POOL_KEPT of each size, and given out again: malloc()
+ * is slow when many come and go in one turn of the loop, as they do here.
+ */
+#define POOL_KEPT 4096
+void *pool_get(size_t size) __attribute__((returns_nonnull, malloc, alloc_size(1)));
+void pool_put(void *p, size_t size);
+
 #endif

@@ -1,12 +1,23 @@
 #include "base/str.h"
 
-#include <stdint.h>
+/* Nearly all text is ASCII: eight bytes at a time prove it. */
+static bool
+is_ascii(struct str s)
+{
+	uint64_t all = str_last_word(s);
+
+	for (size_t i = 0; i + 8 < s.n; i += 8)
+		all |= str_word(s.p + i);
+	return !(all & STR_EACH(0x80));
+}
 
 bool
 str_is_utf8(struct str s)
 {
 	const uint8_t *p = (const uint8_t *)s.p, *end = p + s.n;
 
+	if (is_ascii(s))
+		return true;
 	while (p < end) {
 		uint8_t c = *p;
 		size_t more;
@@ -51,4 +62,26 @@ str_has_control(struct str s)
 			return true;
 	}
 	return false;
+}
+
+const char str_pairs[201] = "0001020304050607080910111213141516171819"
+			    "2021222324252627282930313233343536373839"
+			    "4041424344454647484950515253545556575859"
+			    "6061626364656667686970717273747576777879"
+			    "8081828384858687888990919293949596979899";
+
+char *
+str_put_uint(char *to, uint64_t v)
+{
+	unsigned n = 1;
+	char *end;
+
+	for (uint64_t least = 10; v >= least && n < STR_UINT_MAX; least *= 10)
+		n++;
+	end = to + n;
+	for (; n > 1; n -= 2, v /= 100)
+		memcpy(to + n - 2, str_pairs + v % 100 * 2, 2);
+	if (n)
+		*to = (char)('0' + v);
+	return end;
 }

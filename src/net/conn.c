@@ -39,7 +39,7 @@
 	(256 * 1024)   /* one read at most, which is also a connection's share of a turn */
 #define TAIL_STEP 4096 /* of what a partial frame is first completed with */
 #define OUTPUT_KEPT \
-	(16 * 1024)           /* a drained buffer up to this size waits for the next answer \
+	(64 * 1024)           /* a drained buffer up to this size waits for the next answer \
 			       */
 #define LEAVE_US      1000000 /* for the client to read what it did wrong, and close */
 #define SWEEP_MAX_US  1000000
@@ -222,7 +222,7 @@ conn_deliver(struct conn *c, const uint8_t *p, size_t n, struct frame_scan *scan
 			break;
 		}
 		size = scan->pos;
-		*scan = (struct frame_scan){ 0 };
+		frame_scan_begin(scan);
 		c->has_greeted = true;
 		if (!ops->on_frame(c->user, p + done, size))
 			conn_leave(c, CONN_END_PROTOCOL);

@@ -56,13 +56,11 @@ struct at {
 	unsigned index;
 };
 
-/* How to check, and whom to tell. Without `rules` the bytes were checked before. */
+/* How to check, and whom to tell. */
 struct check {
 	const struct field_rules *rules;
 	struct errmsg *why;
 };
-
-static const struct check checked = { NULL, NULL };
 
 /* --- saying what is wrong ------------------------------------------------------------ */
 
@@ -112,7 +110,7 @@ path_put(char *out, size_t size, const struct at *at)
 }
 
 static enum err refuse(const struct check *, enum err, const struct at *, const char *fmt, ...)
-	__attribute__((format(printf, 4, 5)));
+	__attribute__((format(printf, 4, 5), cold));
 
 /* "<place> <text>" */
 static enum err
@@ -128,14 +126,14 @@ refuse(const struct check *check, enum err err, const struct at *at, const char 
 	return errmsg_set(check->why, err, "%s %s", path, text);
 }
 
-static enum err
+static __attribute__((cold)) enum err
 bad(const struct check *check, const struct at *at, const char *text)
 {
 	return refuse(check, ERR_BAD_REQUEST, at, "%s", text);
 }
 
 /* `at` is NULL for the params themselves. */
-static enum err
+static __attribute__((cold)) enum err
 unknown_key(const struct check *check, const struct at *at, struct str key)
 {
 	char shown[SHOWN_MAX * 4 + 4], path[128] = "";
@@ -149,22 +147,14 @@ unknown_key(const struct check *check, const struct at *at, struct str key)
 
 /* --- single values ------------------------------------------------------------------- */
 
-static bool
-key_is(struct str key, const char *name, size_t n)
-{
-	return key.n == n && memcmp(key.p, name, n) == 0;
-}
-#define KEY_IS(key, literal) key_is(key, literal, sizeof(literal) - 1)
+#define KEY_IS(key, literal) \
+	((key).n == sizeof(literal) - 1 && memcmp((key).p, literal, sizeof(literal) - 1) == 0)
 
-/* Valid UTF-8 without control characters. Nearly all names are ASCII, which one pass proves. */
+/* Valid UTF-8 without control characters. */
 static bool
 is_name(struct str s)
 {
-	size_t i = 0;
-
-	while (i < s.n && s.p[i] >= 0x20 && s.p[i] < 0x7f)
-		i++;
-	return i == s.n || (str_is_utf8(s) && !str_has_control(s));
+	return str_is_plain(s) || (str_is_utf8(s) && !str_has_control(s));
 }
 
 static enum err
@@ -212,8 +202,14 @@ seconds_read(struct mp *m, uint64_t *us, const struct field_info *f, const struc
 	     const struct check *check)
 {
 	bool is_above = f->kind == KIND_SECONDS_ABOVE;
+	struct mp from = *m;
 	double v;
 
+	if (mp_read_uint(m, us) && *us >= f->min + is_above && *us <= f->max) {
+		*us *= 1000000;
+		return OK;
+	}
+	*m = from;
 	/* Not a number fails every comparison, so it is refused here too. */
 	if (mp_read_double(m, &v) && (is_above ? v > f->min : v >= f->min) && v <= f->max) {
 		*us = (uint64_t)llround(v * 1e6);
@@ -264,8 +260,9 @@ factor_read(struct mp *m, double *out, const struct field_info *f, const struct 
 
 /* --- AgentId ------------------------------------------------------------------------- */
 
-static enum err
-agent_read(struct mp *m, struct agent_id *out, const struct at *at, const struct check *check)
+static __attribute__((noinline)) enum err
+agent_read_any(struct mp *m, struct agent_id *out, const struct at *at,
+	       const struct check *check)
 {
 	bool has_type = false, has_instance = false;
 	uint32_t n;
@@ -313,6 +310,35 @@ agent_read(struct mp *m, struct agent_id *out, const struct at *at, const struct
 	return OK;
 }
 
+/* What nearly all clients send: type and instance, in this order, short and printable. */
+static inline bool
+agent_read_plain(struct mp *m, struct agent_id *out)
+{
+	static const char first[] = "\x82\xa4type", then[] = "\xa8instance";
+	struct mp at = *m;
+
+	if ((size_t)(at.end - at.p) < sizeof(first) - 1 ||
+	    memcmp(at.p, first, sizeof(first) - 1) != 0)
+		return false;
+	at.p += sizeof(first) - 1;
+	if (!mp_read_str(&at, &out->type) || (size_t)(at.end - at.p) < sizeof(then) - 1 ||
+	    memcmp(at.p, then, sizeof(then) - 1) != 0)
+		return false;
+	at.p += sizeof(then) - 1;
+	if (!mp_read_str(&at, &out->instance) || out->type.n - 1 >= 128 ||
+	    out->instance.n - 1 >= 128 || !str_is_plain(out->type) ||
+	    !str_is_plain(out->instance))
+		return false;
+	*m = at;
+	return true;
+}
+
+static enum err
+agent_read(struct mp *m, struct agent_id *out, const struct at *at, const struct check *check)
+{
+	return agent_read_plain(m, out) ? OK : agent_read_any(m, out, at, check);
+}
+
 /* --- AgentMessage -------------------------------------------------------------------- */
 
 enum message_key {
@@ -355,69 +381,60 @@ message_knows_key(struct str key)
 	return message_key(key) != KEY_OTHER;
 }
 
-/* Take `n` digits from `s`; false when they are not there or not in min..max. */
-static bool
-digits(struct str *s, unsigned n, unsigned min, unsigned max, unsigned *out)
+/* Two digits at `p` and what they say; at least 100 when they are none. */
+static unsigned
+two_digits(const char *p)
 {
-	*out = 0;
-	if (s->n < n)
-		return false;
-	for (unsigned i = 0; i < n; i++) {
-		if (s->p[i] < '0' || s->p[i] > '9')
-			return false;
-		*out = *out * 10 + (unsigned)(s->p[i] - '0');
-	}
-	s->p += n;
-	s->n -= n;
-	return *out >= min && *out <= max;
+	unsigned tens = (unsigned)(p[0] - '0'), ones = (unsigned)(p[1] - '0');
+
+	return tens > 9 || ones > 9 ? 100 : tens * 10 + ones;
 }
 
-/* Take one character of `any` from `s`. */
+/* YYYY-MM-DD */
 static bool
-one_of(struct str *s, const char *any)
-{
-	if (!s->n || !*s->p || !strchr(any, *s->p))
-		return false;
-	s->p++;
-	s->n--;
-	return true;
-}
-
-/* YYYY-MM-DD, then nothing or [T ]hh:mm[:ss[.f...]][Z|+hh:mm|+hhmm]; a day that exists. */
-static bool
-is_timestamp(struct str s)
+is_date(const char *p)
 {
 	static const uint8_t days[] = { 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31 };
-	unsigned year, month, day, ignored;
+	unsigned century = two_digits(p), of_century = two_digits(p + 2);
+	unsigned month = two_digits(p + 5), day = two_digits(p + 8);
+	unsigned year = century * 100 + of_century;
 
-	if (!digits(&s, 4, 1, 9999, &year) || !one_of(&s, "-") ||
-	    !digits(&s, 2, 1, 12, &month) || !one_of(&s, "-") || !digits(&s, 2, 1, 31, &day))
+	if (century > 99 || of_century > 99 || !year || month - 1 >= 12 || day < 1 ||
+	    p[4] != '-' || p[7] != '-')
 		return false;
 	if (month == 2 && year % 4 == 0 && (year % 100 != 0 || year % 400 == 0))
 		day--;
-	if (day > days[month - 1])
+	return day <= days[month - 1];
+}
+
+/* A date, then nothing or [T ]hh:mm[:ss[.f...]][Z|+hh:mm|+hhmm]; a day that exists. */
+static bool
+is_timestamp(struct str s)
+{
+	const char *p = s.p, *end = s.p + s.n;
+
+	if (s.n < 10 || !is_date(p))
 		return false;
-	if (!s.n)
+	if (s.n == 10)
 		return true;
-	if (!one_of(&s, "T ") || !digits(&s, 2, 0, 23, &ignored) || !one_of(&s, ":") ||
-	    !digits(&s, 2, 0, 59, &ignored))
+	if (s.n < 16 || (p[10] != 'T' && p[10] != ' ') || two_digits(p + 11) > 23 ||
+	    p[13] != ':' || two_digits(p + 14) > 59)
 		return false;
-	if (one_of(&s, ":")) {
-		if (!digits(&s, 2, 0, 60, &ignored))
+	p += 16;
+	if (end - p >= 3 && p[0] == ':') {
+		if (two_digits(p + 1) > 60)
 			return false;
-		if (one_of(&s, ".")) {
-			if (!one_of(&s, "0123456789"))
-				return false;
-			while (one_of(&s, "0123456789"))
+		p += 3;
+		if (end - p >= 2 && p[0] == '.' && p[1] >= '0' && p[1] <= '9')
+			for (p++; p < end && *p >= '0' && *p <= '9'; p++)
 				;
-		}
 	}
-	if (!s.n || one_of(&s, "Z"))
-		return !s.n;
-	if (!one_of(&s, "+-") || !digits(&s, 2, 0, 23, &ignored))
+	if (p == end || (*p == 'Z' && p + 1 == end))
+		return true;
+	if ((*p != '+' && *p != '-') || end - p < 5 || two_digits(p + 1) > 23)
 		return false;
-	one_of(&s, ":");
-	return digits(&s, 2, 0, 59, &ignored) && !s.n;
+	p += p[3] == ':' ? 4 : 3;
+	return end - p == 2 && two_digits(p) <= 59;
 }
 
 /* Step over the next value, which every receiver must be able to decode. */
@@ -425,12 +442,8 @@ static enum err
 opaque_read(struct mp *m, struct str *out, const struct at *at, const struct check *check)
 {
 	const uint8_t *start = m->p;
-	const char *wrong = NULL;
+	const char *wrong = mp_skip_portable(m, PAYLOAD_MAX_DEPTH, check->rules->any_content);
 
-	if (check->rules)
-		wrong = mp_skip_portable(m, PAYLOAD_MAX_DEPTH, check->rules->any_content);
-	else
-		mp_skip(m);
 	*out = (struct str){ (const char *)start, (size_t)(m->p - start) };
 	return wrong ? bad(check, at, wrong) : OK;
 }
@@ -448,7 +461,7 @@ message_value(struct mp *m, struct message *out, enum message_key key, const str
 	switch (key) {
 	case KEY_MESSAGE_ID:
 		if (!mp_read_str(m, &out->id) || out->id.n < 1 || out->id.n > 128 ||
-		    (check->rules && !str_is_utf8(out->id)))
+		    !str_is_utf8(out->id))
 			return bad(check, at, "must be 1 to 128 bytes of UTF-8");
 		return OK;
 	case KEY_MESSAGE_TYPE:
@@ -469,8 +482,7 @@ message_value(struct mp *m, struct message *out, enum message_key key, const str
 		out->priority = (uint8_t)priority;
 		return OK;
 	case KEY_TIMESTAMP:
-		if (!mp_read_str(m, &out->timestamp) ||
-		    (check->rules && !is_timestamp(out->timestamp)))
+		if (!mp_read_str(m, &out->timestamp) || !is_timestamp(out->timestamp))
 			return bad(check, at, "must be an ISO 8601 time");
 		return OK;
 	default: /* sender and recipient: the outer ones count */
@@ -488,7 +500,7 @@ message_other(struct mp *m, bool is_str, const struct at *at, const struct check
 {
 	struct str value;
 
-	if (check->rules && !check->rules->any_content) {
+	if (!check->rules->any_content) {
 		if (!is_str)
 			return bad(check, at, "is a key that is no string");
 		if (!str_is_utf8(at->name))
@@ -509,7 +521,7 @@ message_read(struct mp *m, struct message *out, const struct at *at, const struc
 	*out = (struct message){ .type = MESSAGE_TYPES, .priority = 5, .payload = STR("\x80") };
 	while (n--) {
 		struct at here = { at, { NULL, 0 }, 0 };
-		bool is_str = mp_type(m) == MP_STR;
+		struct mp from = *m;
 		enum message_key key;
 		enum err err;
 
@@ -518,7 +530,7 @@ message_read(struct mp *m, struct message *out, const struct at *at, const struc
 		key = message_key(here.name);
 		if (key == KEY_OTHER) {
 			out->extra++;
-			err = message_other(m, is_str, &here, check);
+			err = message_other(m, mp_type(&from) == MP_STR, &here, check);
 		} else if (seen & 1u << key) {
 			err = bad(check, &here, "is given twice");
 		} else {
@@ -594,10 +606,14 @@ send_item_read(struct mp *m, struct send_item *out, const struct at *at,
 	return OK;
 }
 
+/* What is sent together is taken apart once, which is most of the work that its request makes. */
+enum { MAX_SENDS = 1000 };
+
 static enum err
 list_read(struct mp *m, struct list *out, const struct field_info *f, const struct at *at,
 	  const struct check *check)
 {
+	static struct send_item sends[MAX_SENDS];
 	uint32_t max = f->max < check->rules->max_batch ? f->max : check->rules->max_batch;
 	const uint8_t *start;
 	uint32_t n;
@@ -612,12 +628,11 @@ list_read(struct mp *m, struct list *out, const struct field_info *f, const stru
 	for (uint32_t i = 0; i < n; i++) {
 		struct at here = { at, { NULL, 0 }, i };
 		struct agent_id agent;
-		struct send_item item;
 		struct str text;
 		enum err err;
 
 		if (f->kind == KIND_SENDS)
-			err = send_item_read(m, &item, &here, check);
+			err = send_item_read(m, &sends[i], &here, check);
 		else if (f->kind == KIND_AGENTS)
 			err = agent_read(m, &agent, &here, check);
 		else
@@ -627,6 +642,7 @@ list_read(struct mp *m, struct list *out, const struct field_info *f, const stru
 	}
 	out->raw = (struct str){ (const char *)start, (size_t)(m->p - start) };
 	out->n = n;
+	out->sends = sends;
 	return OK;
 }
 
@@ -638,20 +654,11 @@ list_rest(struct list *list, const struct mp *m)
 }
 
 void
-list_next_send(struct list *list, struct send_item *out)
-{
-	struct mp m = mp_of(list->raw);
-
-	send_item_read(&m, out, &(struct at){ 0 }, &checked);
-	list_rest(list, &m);
-}
-
-void
 list_next_agent(struct list *list, struct agent_id *out)
 {
 	struct mp m = mp_of(list->raw);
 
-	agent_read(&m, out, &(struct at){ 0 }, &checked);
+	agent_read(&m, out, &(struct at){ 0 }, &(struct check){ 0 });
 	list_rest(list, &m);
 }
 

@@ -38,10 +38,20 @@ struct message {
 /* Whether `key` is one of AgentMessage's own: the others are carried untouched. */
 bool message_knows_key(struct str key);
 
-/* A list that was checked whole; read it with list_next_*(). */
+/* An element of `messages`. */
+struct send_item {
+	struct agent_id recipient;
+	struct message message;
+	uint64_t delay, ttl; /* microseconds; 0 when absent */
+	bool has_ttl;
+};
+
+/* A list that was checked whole. */
 struct list {
-	struct str raw; /* the elements, without the array's header */
+	struct str
+		raw; /* the elements, without the array's header; read them with list_next_*() */
 	uint32_t n;
+	const struct send_item *sends; /* of `messages`, until the next params are read */
 };
 
 enum field {
@@ -84,18 +94,9 @@ struct field_rules {
 enum err params_read(struct params *params, struct str raw, uint64_t required,
 		     uint64_t optional, const struct field_rules *rules, struct errmsg *why);
 
-/* An element of `messages`. */
-struct send_item {
-	struct agent_id recipient;
-	struct message message;
-	uint64_t delay, ttl; /* microseconds; 0 when absent */
-	bool has_ttl;
-};
-
 /*
  * Take the next element from a checked list, so none of these can fail; the caller counts.
  */
-void list_next_send(struct list *list, struct send_item *out);
 void list_next_agent(struct list *list, struct agent_id *out);
 struct str list_next_text(struct list *list);
 

@@ -32,6 +32,14 @@ struct frame_scan {
 	uint32_t left[FRAME_MAX_DEPTH]; /* values still to come in each open container */
 };
 
+/* As all zero, without the cost of the whole: `left` matters below `depth` only. */
+static inline void
+frame_scan_begin(struct frame_scan *scan)
+{
+	scan->pos = scan->elements = 0;
+	scan->depth = 0;
+}
+
 /*
  * Go on with `scan` over the value's first `n` bytes at `p` (the same bytes as before and what
  * came since). A container or string that announces more than the limits leave is refused on

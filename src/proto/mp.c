@@ -1,5 +1,7 @@
 #include "proto/mp.h"
 
+#include <endian.h>
+
 /* As static functions: as the library's own header declares them, for one file only. */
 #include <msgpack/pack.h>
 
@@ -22,15 +24,6 @@ mp_type(const struct mp *m)
 	struct head h;
 
 	return next(m, &h) ? h.type : MP_NONE;
-}
-
-bool
-mp_read_nil(struct mp *m)
-{
-	if (m->p == m->end || *m->p != 0xc0)
-		return false;
-	m->p++;
-	return true;
 }
 
 bool
@@ -64,12 +57,20 @@ next_int(const struct mp *m, struct head *h, uint64_t *bits, bool *is_negative)
 }
 
 bool
-mp_read_uint(struct mp *m, uint64_t *out)
+mp_read_long_uint(struct mp *m, uint64_t *out)
 {
 	struct head h;
 	uint64_t bits;
 	bool is_negative;
 
+	if (m->end - m->p >= 5 && *m->p == 0xce) { /* what most clients take for a msgid */
+		uint32_t be;
+
+		memcpy(&be, m->p + 1, sizeof(be));
+		*out = be32toh(be);
+		m->p += 5;
+		return true;
+	}
 	if (!next_int(m, &h, &bits, &is_negative) || is_negative)
 		return false;
 	*out = bits;
@@ -119,7 +120,7 @@ mp_read_double(struct mp *m, double *out)
 }
 
 bool
-mp_read_str(struct mp *m, struct str *out)
+mp_read_long_str(struct mp *m, struct str *out)
 {
 	struct head h;
 
@@ -131,7 +132,7 @@ mp_read_str(struct mp *m, struct str *out)
 }
 
 bool
-mp_read_array(struct mp *m, uint32_t *n)
+mp_read_long_array(struct mp *m, uint32_t *n)
 {
 	struct head h;
 
@@ -143,7 +144,7 @@ mp_read_array(struct mp *m, uint32_t *n)
 }
 
 bool
-mp_read_map(struct mp *m, uint32_t *n)
+mp_read_long_map(struct mp *m, uint32_t *n)
 {
 	struct head h;
 
@@ -173,22 +174,6 @@ mp_skip(struct mp *m)
 	return (struct str){ (const char *)start, (size_t)(m->p - start) };
 }
 
-/* Nearly all text is ASCII: eight bytes at a time, until one is not. */
-static bool
-is_utf8(const uint8_t *p, size_t n)
-{
-	uint64_t eight;
-
-	while (n >= sizeof(eight)) {
-		memcpy(&eight, p, sizeof(eight));
-		if (eight & 0x8080808080808080ull)
-			break;
-		p += sizeof(eight);
-		n -= sizeof(eight);
-	}
-	return str_is_utf8((struct str){ (const char *)p, n });
-}
-
 const char *
 mp_skip_portable(struct mp *m, unsigned max_depth, bool any_content)
 {
@@ -212,7 +197,8 @@ mp_skip_portable(struct mp *m, unsigned max_depth, bool any_content)
 				return "has a key that is no string";
 			if (h.type == MP_EXT)
 				return "holds an ext type";
-			if (h.type == MP_STR && !is_utf8(at.p + h.bytes, h.arg))
+			if (h.type == MP_STR &&
+			    !str_is_utf8((struct str){ (const char *)at.p + h.bytes, h.arg }))
 				return "holds a string that is no valid UTF-8";
 		}
 		at.p += h.bytes + head_body(&h);
@@ -274,12 +260,34 @@ mp_put_bool(struct buf *b, bool v)
 		msgpack_pack_false(&pk);
 }
 
+char *
+mp_write_long_uint(char *to, uint64_t v)
+{
+	unsigned power = v < 0x100 ? 0 : v < 0x10000 ? 1 : v < 0x100000000 ? 2 : 3;
+	uint64_t be = htobe64(v << (64 - (8u << power)));
+
+	*to++ = (char)(0xcc + power);
+	memcpy(to, &be, sizeof(be)); /* there is room for it, if not need */
+	return to + (1u << power);
+}
+
+char *
+mp_write_long_map(char *to, uint32_t n)
+{
+	unsigned bytes = n < 0x10000 ? 2 : 4;
+
+	*to++ = (char)(bytes == 2 ? 0xde : 0xdf);
+	for (unsigned i = bytes; i--; n >>= 8)
+		to[i] = (char)n;
+	return to + bytes;
+}
+
 void
 mp_put_uint(struct buf *b, uint64_t v)
 {
-	msgpack_packer pk = { b, put };
+	char *to = buf_reserve(b, MP_HEAD_MAX);
 
-	msgpack_pack_uint64(&pk, v);
+	b->len += (size_t)(mp_write_uint(to, v) - to);
 }
 
 void
@@ -298,14 +306,25 @@ mp_put_double(struct buf *b, double v)
 	msgpack_pack_double(&pk, v);
 }
 
+char *
+mp_write_long_str(char *to, struct str s)
+{
+	unsigned bytes = s.n < 0x100 ? 1 : s.n < 0x10000 ? 2 : 4;
+	size_t n = s.n;
+
+	*to++ = (char)(0xd9 + __builtin_ctz(bytes));
+	for (unsigned i = bytes; i--; n >>= 8)
+		to[i] = (char)n;
+	memcpy(to + bytes, s.p, s.n);
+	return to + bytes + s.n;
+}
+
 void
 mp_put_str(struct buf *b, struct str s)
 {
-	msgpack_packer pk = { b, put };
+	char *to = buf_reserve(b, MP_HEAD_MAX + s.n);
 
-	msgpack_pack_str(&pk, s.n);
-	if (s.n)
-		put(b, s.p, s.n);
+	b->len += (size_t)(mp_write_str(to, s) - to);
 }
 
 void

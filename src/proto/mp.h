@@ -30,17 +30,71 @@ enum mp_type {
 };
 
 enum mp_type mp_type(const struct mp *m); /* of the next value; MP_NONE at the end */
-bool mp_read_nil(struct mp *m);
 bool mp_read_bool(struct mp *m, bool *out);
-bool mp_read_uint(struct mp *m, uint64_t *out);  /* non-negative integers of any width */
-bool mp_read_int(struct mp *m, int64_t *out);    /* what fits in 64 signed bits */
-bool mp_read_double(struct mp *m, double *out);  /* integers and both floats */
-bool mp_read_str(struct mp *m, struct str *out); /* str, or bin (no UTF-8 check) */
-bool mp_read_array(struct mp *m, uint32_t *n);
-bool
-mp_read_map(struct mp *m, uint32_t *n); /* n pairs; an empty array passes for an empty map */
+bool mp_read_int(struct mp *m, int64_t *out);   /* what fits in 64 signed bits */
+bool mp_read_double(struct mp *m, double *out); /* integers and both floats */
 /* The next value whole, as raw bytes. */
 struct str mp_skip(struct mp *m);
+
+/* Nearly every value that we read has one of the short forms: those are read in place. */
+bool mp_read_long_uint(struct mp *m, uint64_t *out);
+bool mp_read_long_str(struct mp *m, struct str *out);
+bool mp_read_long_array(struct mp *m, uint32_t *n);
+bool mp_read_long_map(struct mp *m, uint32_t *n);
+
+static inline bool
+mp_read_nil(struct mp *m)
+{
+	if (m->p == m->end || *m->p != 0xc0)
+		return false;
+	m->p++;
+	return true;
+}
+
+/* Non-negative integers of any width. */
+static inline bool
+mp_read_uint(struct mp *m, uint64_t *out)
+{
+	if (m->p == m->end || *m->p >= 0x80)
+		return mp_read_long_uint(m, out);
+	*out = *m->p++;
+	return true;
+}
+
+/* str, or bin (no UTF-8 check). */
+static inline bool
+mp_read_str(struct mp *m, struct str *out)
+{
+	size_t n;
+
+	if (m->p == m->end || (*m->p & 0xe0) != 0xa0)
+		return mp_read_long_str(m, out);
+	n = *m->p & 0x1f;
+	if ((size_t)(m->end - m->p) <= n)
+		return false;
+	*out = (struct str){ (const char *)m->p + 1, n };
+	m->p += 1 + n;
+	return true;
+}
+
+static inline bool
+mp_read_array(struct mp *m, uint32_t *n)
+{
+	if (m->p == m->end || (*m->p & 0xf0) != 0x90)
+		return mp_read_long_array(m, n);
+	*n = *m->p++ & 0x0f;
+	return true;
+}
+
+/* `n` pairs; an empty array passes for an empty map. */
+static inline bool
+mp_read_map(struct mp *m, uint32_t *n)
+{
+	if (m->p == m->end || (*m->p & 0xf0) != 0x80)
+		return mp_read_long_map(m, n);
+	*n = *m->p++ & 0x0f;
+	return true;
+}
 
 /* A reader over raw bytes. */
 static inline struct mp
@@ -51,7 +105,71 @@ mp_of(struct str s)
 	return (struct mp){ p, s.n ? p + s.n : p };
 }
 
-/* Writers: the shortest form; strings are `str`. */
+/*
+ * Writers: the shortest form; strings are `str`. Those of the first kind write where there is room
+ * already, MP_HEAD_MAX bytes for a head, and return where they end.
+ */
+#define MP_HEAD_MAX 9
+char *mp_write_long_uint(char *to, uint64_t v);
+static inline char *
+mp_write_uint(char *to, uint64_t v)
+{
+	if (v >= 0x80)
+		return mp_write_long_uint(to, v);
+	*to++ = (char)v;
+	return to;
+}
+char *mp_write_long_str(char *to, struct str s);
+static inline char *
+mp_write_str(char *to, struct str s)
+{
+	if (s.n >= 32)
+		return mp_write_long_str(to, s);
+	*to++ = (char)(0xa0 | s.n);
+	if (s.n)
+		memcpy(to, s.p, s.n);
+	return to + s.n;
+}
+/* A text of less than 32 bytes that is known when this is compiled: the keys of our answers. */
+#define mp_write_lit(to, literal)                      \
+	(*(to) = (char)(0xa0 | (sizeof(literal) - 1)), \
+	 (char *)memcpy((to) + 1, "" literal, sizeof(literal) - 1) + sizeof(literal) - 1)
+static inline char *
+mp_write_nil(char *to)
+{
+	*to++ = (char)0xc0;
+	return to;
+}
+static inline char *
+mp_write_bool(char *to, bool v)
+{
+	*to++ = (char)(0xc2 | v);
+	return to;
+}
+/* Of less than 16 elements. */
+static inline char *
+mp_write_array(char *to, unsigned n)
+{
+	*to++ = (char)(0x90 | n);
+	return to;
+}
+char *mp_write_long_map(char *to, uint32_t n);
+static inline char *
+mp_write_map(char *to, uint32_t n)
+{
+	if (n >= 16)
+		return mp_write_long_map(to, n);
+	*to++ = (char)(0x80 | n);
+	return to;
+}
+static inline char *
+mp_write_raw(char *to, struct str s)
+{
+	if (s.n)
+		memcpy(to, s.p, s.n);
+	return to + s.n;
+}
+
 void mp_put_nil(struct buf *b);
 void mp_put_bool(struct buf *b, bool v);
 void mp_put_uint(struct buf *b, uint64_t v);

@@ -2,7 +2,7 @@
 
 #include <stdio.h>
 
-static bool
+static __attribute__((cold)) bool
 refuse(struct errmsg *why, const char *text)
 {
 	errmsg_set(why, ERR_PROTOCOL, "%s", text);
@@ -66,10 +66,13 @@ rpc_read(struct rpc *rpc, const uint8_t *frame, size_t n, struct errmsg *why)
 void
 rpc_put_result(struct buf *b, uint32_t msgid)
 {
-	mp_put_array(b, 4);
-	mp_put_uint(b, RPC_RESPONSE);
-	mp_put_uint(b, msgid);
-	mp_put_nil(b);
+	char *to = buf_reserve(b, 3 + MP_HEAD_MAX);
+
+	to = mp_write_array(to, 4);
+	to = mp_write_uint(to, RPC_RESPONSE);
+	to = mp_write_uint(to, msgid);
+	to = mp_write_nil(to);
+	b->len = (size_t)(to - b->data);
 }
 
 /* A text may have been cut inside a character, and many decoders die of half a one. */

@@ -67,6 +67,18 @@ move_step(struct move *m)
 	args_done(&args);
 }
 
+/* In the form in which the script finds it in an item. */
+static void
+put_message_id(struct args *args, struct str id)
+{
+	uint8_t uuid[UUID_BYTES];
+	bool is_uuid = uuid_read(uuid, id);
+	char *to = args_reserve(args, 1 + (is_uuid ? sizeof(uuid) : id.n));
+
+	*to++ = is_uuid ? 'u' : 't';
+	memcpy(to, is_uuid ? (const char *)uuid : id.p, is_uuid ? sizeof(uuid) : id.n);
+}
+
 void
 queue_dlq_move(struct queue *q, bool redrive, struct list ids, struct list message_ids,
 	       uint64_t limit, count_cb *cb, void *arg)
@@ -84,6 +96,6 @@ queue_dlq_move(struct queue *q, bool redrive, struct list ids, struct list messa
 	for (uint32_t i = 0; i < ids.n; i++)
 		args_str(&m->wanted, list_next_text(&ids));
 	for (uint32_t i = 0; i < message_ids.n; i++)
-		args_str(&m->wanted, list_next_text(&message_ids));
+		put_message_id(&m->wanted, list_next_text(&message_ids));
 	move_step(m);
 }

@@ -1,6 +1,8 @@
 #include "queue/item.h"
 
-#include <openssl/evp.h>
+/* As EVP it costs a quarter more, for such short texts. */
+#define OPENSSL_SUPPRESS_DEPRECATED
+#include <openssl/sha.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -8,7 +10,8 @@
 #include "queue/pack.h"
 
 enum {
-	FORMAT = 1,
+	FORMAT = 16, /* first byte: the format, and how the id is kept */
+	HAS_UUID = 1,
 	HAS_TTL = 16,
 	HAS_FAILED = 32,
 	HAS_TIMESTAMP = 64,
@@ -28,7 +31,7 @@ next_extra(struct mp *m, uint32_t *pairs, struct str *raw)
 {
 	while (*pairs) {
 		const uint8_t *from = m->p;
-		struct str key;
+		struct str key = { NULL, 0 };
 
 		--*pairs;
 		mp_read_str(m, &key);
@@ -70,33 +73,96 @@ put_extra(char *to, const struct message *message)
 }
 
 static char *
-put_short(char *to, struct str s)
+put_bytes(char *to, struct str s)
 {
-	*to++ = (char)s.n;
 	memcpy(to, s.p, s.n);
 	return to + s.n;
 }
 
+static char *
+put_short(char *to, struct str s)
+{
+	*to++ = (char)s.n;
+	return put_bytes(to, s);
+}
+
+static bool
+is_default(struct str instance)
+{
+	return str_eq(instance, STR("default"));
+}
+
+/*
+ * Who sent which message: the part of an item that says so. The lengths of the sender's type and
+ * instance are a half byte each, LONG_NAME for those that have a byte of their own behind it; the
+ * default instance has length 0. An id that is a UUID has no length.
+ */
+enum { LONG_NAME = 15, ORIGIN_MAX = 3 + 2 * 128 + 1 + 128 };
+
+static char *
+put_origin(char *to, const struct agent_id *sender, struct str id, bool *is_uuid)
+{
+	struct str type = sender->type, instance = sender->instance;
+	unsigned long_type = type.n >= LONG_NAME, long_instance;
+	uint8_t uuid[UUID_BYTES];
+
+	if (is_default(instance))
+		instance.n = 0;
+	long_instance = instance.n >= LONG_NAME;
+	*to++ = (char)((long_type ? LONG_NAME : type.n) << 4 |
+		       (long_instance ? LONG_NAME : instance.n));
+	if (long_type)
+		*to++ = (char)type.n;
+	if (long_instance)
+		*to++ = (char)instance.n;
+	to = put_bytes(put_bytes(to, type), instance);
+	*is_uuid = uuid_read(uuid, id);
+	return *is_uuid ? put_bytes(to, (struct str){ (char *)uuid, sizeof(uuid) })
+			: put_short(to, id);
+}
+
+/*
+ * What makes two sends the same one: who sent which message, its type and its payload. `is_uuid` is part of
+ * it, or the id of one message could be made to look like another's.
+ */
+static void
+digest_of(uint8_t out[ITEM_DIGEST_LEN], const struct message *message, bool is_uuid,
+	  struct str origin)
+{
+	uint8_t head = (uint8_t)((unsigned)message->type << 1 | is_uuid);
+	uint8_t whole[SHA256_DIGEST_LENGTH];
+	SHA256_CTX ctx;
+
+	SHA256_Init(&ctx);
+	SHA256_Update(&ctx, &head, 1);
+	SHA256_Update(&ctx, origin.p, origin.n);
+	SHA256_Update(&ctx, message->payload.p, message->payload.n);
+	SHA256_Final(whole, &ctx);
+	memcpy(out, whole, ITEM_DIGEST_LEN);
+}
+
 size_t
 item_put(struct args *args, const struct agent_id *sender, const struct message *message,
-	 uint64_t enqueued_us, uint64_t due_by_us)
+	 uint64_t enqueued_us, uint64_t due_by_us, uint8_t digest[ITEM_DIGEST_LEN])
 {
+	char text[ORIGIN_MAX];
+	bool is_uuid;
+	struct str origin = { text, (size_t)(put_origin(text, sender, message->id, &is_uuid) -
+					     text) };
 	size_t extra = message->extra ? extra_size(message) : 0;
-	size_t n = 9 + (due_by_us ? 7 : 0) + 1 + sender->type.n + 1 + sender->instance.n + 1 +
-		   message->id.n + (message->timestamp.n ? 1 + message->timestamp.n : 0) +
+	size_t n = 9 + (due_by_us ? 7 : 0) + origin.n +
+		   (message->timestamp.n ? 1 + message->timestamp.n : 0) +
 		   (message->extra ? 8 + extra : 0) + message->payload.n;
 	char *to = args_reserve(args, n);
 
-	*to++ = FORMAT;
+	*to++ = (char)(FORMAT | (is_uuid ? HAS_UUID : 0));
 	*to++ = (char)(priority_bits(message->priority) | (unsigned)message->type << 2 |
 		       (due_by_us ? HAS_TTL : 0) | (message->timestamp.n ? HAS_TIMESTAMP : 0) |
 		       (message->extra ? HAS_EXTRA : 0));
 	to = pack_uint(to, 7, enqueued_us);
 	if (due_by_us)
 		to = pack_uint(to, 7, due_by_us);
-	to = put_short(to, sender->type);
-	to = put_short(to, sender->instance);
-	to = put_short(to, message->id);
+	to = put_bytes(to, origin);
 	if (message->timestamp.n)
 		to = put_short(to, message->timestamp);
 	if (message->extra) {
@@ -104,7 +170,9 @@ item_put(struct args *args, const struct agent_id *sender, const struct message 
 		to = pack_uint(to, 4, extra);
 		to = put_extra(to, message);
 	}
-	memcpy(to, message->payload.p, message->payload.n);
+	put_bytes(to, message->payload);
+	if (digest)
+		digest_of(digest, message, is_uuid, origin);
 	return n;
 }
 
@@ -138,6 +206,27 @@ take_short(struct str *from, struct str *out)
 	return take_uint(from, 1, &n) && take(from, n, out);
 }
 
+static bool
+take_origin(struct str *from, bool is_uuid, struct item *item)
+{
+	uint64_t lengths, type, instance;
+
+	if (!take_uint(from, 1, &lengths))
+		return false;
+	type = lengths >> 4;
+	instance = lengths & 15;
+	if ((type == LONG_NAME && !take_uint(from, 1, &type)) ||
+	    (instance == LONG_NAME && !take_uint(from, 1, &instance)) ||
+	    !take(from, type, &item->sender.type) ||
+	    !take(from, instance, &item->sender.instance))
+		return false;
+	if (!instance)
+		item->sender.instance = STR("default");
+	item->has_uuid = is_uuid;
+	return is_uuid ? take(from, UUID_BYTES, &item->message_id)
+		       : take_short(from, &item->message_id);
+}
+
 bool
 item_read(struct item *item, struct str raw)
 {
@@ -145,8 +234,8 @@ item_read(struct item *item, struct str raw)
 	uint64_t format, flags, skipped, n;
 
 	*item = (struct item){ 0 };
-	if (!take_uint(&raw, 1, &format) || format != FORMAT || !take_uint(&raw, 1, &flags) ||
-	    !take_uint(&raw, 7, &item->enqueued_us))
+	if (!take_uint(&raw, 1, &format) || (format & ~(uint64_t)HAS_UUID) != FORMAT ||
+	    !take_uint(&raw, 1, &flags) || !take_uint(&raw, 7, &item->enqueued_us))
 		return false;
 	item->priority = priorities[flags & 3];
 	item->type = (flags >> 2 & 3) % MESSAGE_TYPES;
@@ -162,8 +251,7 @@ item_read(struct item *item, struct str raw)
 			return false;
 		item->attempts = (unsigned)attempts;
 	}
-	if (!take_short(&raw, &item->sender.type) ||
-	    !take_short(&raw, &item->sender.instance) || !take_short(&raw, &item->message_id))
+	if (!take_origin(&raw, format & HAS_UUID, item))
 		return false;
 	if (flags & HAS_TIMESTAMP && !take_short(&raw, &item->timestamp))
 		return false;
@@ -179,38 +267,11 @@ item_read(struct item *item, struct str raw)
 	return raw.n > 0;
 }
 
-static void
-digest_part(EVP_MD_CTX *ctx, struct str s)
+struct str
+item_message_id(const struct item *item, char room[UUID_TEXT_LEN])
 {
-	char length[4];
-
-	pack_uint(length, 4, s.n);
-	EVP_DigestUpdate(ctx, length, sizeof(length));
-	EVP_DigestUpdate(ctx, s.p, s.n);
-}
-
-void
-item_digest(uint8_t digest[ITEM_DIGEST_LEN], const struct agent_id *sender,
-	    const struct message *message)
-{
-	/* One context for the life of the process: setting one up costs more than the hash. */
-	static EVP_MD_CTX *ctx;
-	static EVP_MD *sha256;
-	uint8_t whole[EVP_MAX_MD_SIZE];
-	char type = (char)message->type;
-
-	if (!ctx) {
-		ctx = EVP_MD_CTX_new();
-		sha256 = EVP_MD_fetch(NULL, "SHA256", NULL);
-		if (!ctx || !sha256)
-			abort();
-	}
-	EVP_DigestInit_ex2(ctx, sha256, NULL);
-	digest_part(ctx, message->id);
-	digest_part(ctx, sender->type);
-	digest_part(ctx, sender->instance);
-	digest_part(ctx, (struct str){ &type, 1 });
-	digest_part(ctx, message->payload);
-	EVP_DigestFinal_ex(ctx, whole, NULL);
-	memcpy(digest, whole, ITEM_DIGEST_LEN);
+	if (!item->has_uuid)
+		return item->message_id;
+	uuid_write(room, item->message_id.p);
+	return (struct str){ room, UUID_TEXT_LEN };
 }

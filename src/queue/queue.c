@@ -95,10 +95,20 @@ args_policy(struct args *args, const struct queues *queues)
 	args_str(args, (struct str){ queues->packed_policy, sizeof(queues->packed_policy) });
 }
 
+/* Where a queue of that agent stands among the recent ones, whatever its namespace. */
+static struct queue **
+recent_of(struct queues *queues, struct agent_id agent)
+{
+	uint64_t mixed = str_last_word(agent.type) * 31 + str_last_word(agent.instance);
+
+	return &queues->recent[mixed * 0x9e3779b97f4a7c15ull >> 58];
+}
+
 static void
 queue_free(struct queue *q)
 {
 	struct queues *queues = q->queues;
+	struct queue **recent;
 
 	if (q->is_dirty)
 		TAILQ_REMOVE(&queues->dirty, q, dirty_link);
@@ -107,6 +117,9 @@ queue_free(struct queue *q)
 		queues->nidle--;
 	}
 	HASH_DEL(queues->by_name, q);
+	recent = recent_of(queues, queue_agent(q));
+	if (*recent == q)
+		*recent = NULL;
 	free(q->base);
 	free(q->parts);
 	free(q);
@@ -146,7 +159,9 @@ queue_new(struct queues *queues, struct str name, const struct str parts[3], siz
 	b = (struct buf){ 0 };
 	buf_put(&b, parts[1].p, parts[1].n);
 	buf_put(&b, parts[2].p, parts[2].n);
+	buf_put(&b, parts[0].p, parts[0].n);
 	q->parts = b.data;
+	q->plain_ns_len = parts[0].n;
 	q->type_len = parts[1].n;
 	q->instance_len = parts[2].n;
 	q->queues = queues;
@@ -180,15 +195,32 @@ find_or_make(struct queues *queues, struct str name, const struct str parts[3])
 	return q;
 }
 
+static bool
+is_queue_of(const struct queue *q, const struct str parts[3])
+{
+	const struct agent_id agent = queue_agent(q);
+
+	return str_eq(agent.instance, parts[2]) && str_eq(agent.type, parts[1]) &&
+	       str_eq((struct str){ q->parts + q->type_len + q->instance_len, q->plain_ns_len },
+		      parts[0]);
+}
+
 struct queue *
 queues_get(struct queues *queues, struct str ns, const struct agent_id *agent)
 {
-	char name[KEY_NAME_MAX];
+	struct queue **recent = recent_of(queues, *agent), *q = *recent;
 	struct str parts[3] = { ns, agent->type, agent->instance };
+	char name[KEY_NAME_MAX];
 
-	return find_or_make(
-		queues, (struct str){ name, key_name(name, ns, agent->type, agent->instance) },
-		parts);
+	if (q && is_queue_of(q, parts)) {
+		queue_mark_dirty(q);
+		return q;
+	}
+	q = find_or_make(queues,
+			 (struct str){ name, key_name(name, ns, agent->type, agent->instance) },
+			 parts);
+	*recent = q;
+	return q;
 }
 
 struct queue *

@@ -50,7 +50,7 @@ receive_finish(struct receive *r, enum err err, const struct reservation *res, u
 			r->on_park(r->arg, false);
 		r->cb(r->arg, err, res, n);
 	}
-	free(r);
+	pool_put(r, sizeof(*r));
 }
 
 static bool
@@ -128,7 +128,7 @@ queue_receive(struct queue *q, uint64_t visibility_us, unsigned max, uint64_t wa
 	      receive_cb *cb, receive_park_cb *on_park, void *arg)
 {
 	struct tick *t = tick_open(q, false, 0, max);
-	struct receive *r = xcalloc(1, sizeof(*r));
+	struct receive *r = pool_get(sizeof(*r));
 
 	r->queue = q;
 	r->number = ++q->queues->nreceives;

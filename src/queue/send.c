@@ -38,15 +38,12 @@ queue_send(struct queue *q, const struct agent_id *sender, const struct message 
 	*s = (struct tick_send){ .cb = cb, .arg = arg };
 	t->priorities |= message->priority == 9 ? 4 : message->priority == 5 ? 2 : 1;
 	put_delay(t, delay_us);
-	s->len = (uint32_t)item_put(&t->item_args, sender, message, now,
-				    has_ttl ? now + delay_us + ttl_us : 0);
+	s->len = (uint32_t)item_put(
+		&t->item_args, sender, message, now, has_ttl ? now + delay_us + ttl_us : 0,
+		queues->policy.dedup_window_us
+			? (uint8_t *)args_reserve(&t->digest_args, ITEM_DIGEST_LEN)
+			: NULL);
 	s->end = t->item_args.buf.len - 2; /* the argument's line end */
 	t->sent_bytes += s->len;
 	t->has_ttl = t->has_ttl || has_ttl;
-	if (queues->policy.dedup_window_us) {
-		uint8_t digest[ITEM_DIGEST_LEN];
-
-		item_digest(digest, sender, message);
-		args_str(&t->digest_args, (struct str){ (char *)digest, sizeof(digest) });
-	}
 }

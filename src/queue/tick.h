@@ -95,8 +95,8 @@ struct queue {
 	char *base;                /* PREFIX:q:NAME, NAME = key of the hash */
 	size_t base_len, name_off; /* the name is base + name_off */
 	size_t ns_len;             /* of the namespace, encoded, in the name */
-	char *parts;               /* type and instance, decoded */
-	size_t type_len, instance_len;
+	char *parts;               /* type, instance and namespace, decoded */
+	size_t type_len, instance_len, plain_ns_len;
 	struct ticks ticks; /* not sent yet; the last one is open */
 	unsigned in_flight; /* calls of ticks */
 	unsigned pins;      /* operations that hold on to it */
@@ -122,6 +122,7 @@ struct queues {
 	const struct queues_ops *ops;
 	void *arg;
 	struct queue *by_name;
+	struct queue *recent[64]; /* found lately, by a hash of the agent; or NULL */
 	struct queue_list dirty, idle, with_parked;
 	unsigned nidle, nparked;
 	uint64_t nreceives;         /* ever */

@@ -7,11 +7,13 @@
 uint8_t
 token_width(uint64_t visibility_us)
 {
-	uint8_t width = 14;
+	uint64_t most = visibility_us / 20;
 
-	while (width < 39 && 2ull << width <= visibility_us / 20)
-		width++;
-	return width;
+	if (most < 2ull << 14)
+		return 14;
+	if (most >= 1ull << 39)
+		return 39;
+	return (uint8_t)(63 - __builtin_clzll(most));
 }
 
 void
@@ -53,32 +55,36 @@ token_read(struct token *token, struct str text)
 	return true;
 }
 
-static char *
-put_decimal(char *to, uint64_t v)
-{
-	char digits[20];
-	unsigned n = 0;
-
-	do
-		digits[n++] = (char)('0' + v % 10);
-	while (v /= 10);
-	while (n)
-		*to++ = digits[--n];
-	return to;
-}
-
 size_t
 token_bucket(char out[TOKEN_BUCKET_MAX], const struct token *token)
 {
-	char *to = put_decimal(out, token->fence / 256);
+	/* Many in a row are of one bucket. */
+	static struct {
+		uint64_t fences, ends;
+		uint32_t epoch;
+		uint8_t width; /* 0: nothing is here yet */
+		uint8_t len;
+		char text[TOKEN_BUCKET_MAX];
+	} last;
 
-	*to++ = '.';
-	to = put_decimal(to, token->epoch);
-	*to++ = '.';
-	to = put_decimal(to, token->width);
-	*to++ = '.';
-	to = put_decimal(to, token->ends);
-	return (size_t)(to - out);
+	if (last.ends != token->ends || last.fences != token->fence / 256 ||
+	    last.epoch != token->epoch || last.width != token->width) {
+		char *to = str_put_uint(last.text, token->fence / 256);
+
+		*to++ = '.';
+		to = str_put_uint(to, token->epoch);
+		*to++ = '.';
+		to = str_put_uint(to, token->width);
+		*to++ = '.';
+		to = str_put_uint(to, token->ends);
+		last.fences = token->fence / 256;
+		last.epoch = token->epoch;
+		last.width = token->width;
+		last.ends = token->ends;
+		last.len = (uint8_t)(to - last.text);
+	}
+	memcpy(out, last.text, TOKEN_BUCKET_MAX);
+	return last.len;
 }
 
 void

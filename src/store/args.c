@@ -1,20 +1,33 @@
-#include <stdio.h>
 #include <string.h>
 
 #include "store/store.h"
 
+/*
+ * Memory of arguments that are done, for the next ones: without it each call would grow its buffers
+ * anew, and copy what they hold each time. A larger one than a call may need is not kept.
+ */
+enum { SPARES = 8, SPARE_MAX = 512 * 1024 };
+
+static struct buf spares[SPARES];
+static unsigned nspares;
+
 char *
 args_reserve(struct args *args, size_t len)
 {
-	char head[24];
-	int n = snprintf(head, sizeof(head), "$%zu\r\n", len);
-	char *to = buf_reserve(&args->buf, (size_t)n + len + 2);
+	const size_t head = 1 + STR_UINT_MAX + 2, tail = 2;
+	char *to;
 
-	memcpy(to, head, (size_t)n);
-	memcpy(to + n + len, "\r\n", 2);
-	args->buf.len += (size_t)n + len + 2;
+	if (!args->buf.cap && nspares)
+		args->buf = spares[--nspares];
+	to = buf_reserve(&args->buf, head + len + tail);
+	*to++ = '$';
+	to = str_put_uint(to, len);
+	memcpy(to, "\r\n", 2);
+	to += 2;
+	memcpy(to + len, "\r\n", 2);
+	args->buf.len = (size_t)(to + len + tail - args->buf.data);
 	args->n++;
-	return to + n;
+	return to;
 }
 
 void
@@ -29,10 +42,9 @@ args_str(struct args *args, struct str s)
 void
 args_uint(struct args *args, uint64_t v)
 {
-	char text[24];
-	int n = snprintf(text, sizeof(text), "%llu", (unsigned long long)v);
+	char text[STR_UINT_MAX];
 
-	args_str(args, (struct str){ text, (size_t)n });
+	args_str(args, (struct str){ text, (size_t)(str_put_uint(text, v) - text) });
 }
 
 void
@@ -53,6 +65,11 @@ args_join(struct args *args, struct args *from)
 void
 args_done(struct args *args)
 {
+	if (args->buf.cap && args->buf.cap <= SPARE_MAX && nspares < SPARES) {
+		buf_clear(&args->buf);
+		spares[nspares++] = args->buf;
+		args->buf = (struct buf){ 0 };
+	}
 	buf_done(&args->buf);
 	args->n = 0;
 }

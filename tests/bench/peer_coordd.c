@@ -18,7 +18,7 @@
 #define MAP      0x80
 #define ARRAY    0x90
 #define AGENT_OF "\202\244type\245bench\250instance\244q"
-#define SENDER   "\246sender\202\244type\245bench\250instance\246driver"
+#define SENDER   "\246sender\202\244type\245bench\250instance\247default"
 
 /*
  * What a message is in a send: these pieces with the queue's 3 digits, the 36 bytes of the id,
@@ -26,18 +26,15 @@
  * long.
  */
 #define ITEM_A "\251recipient" AGENT_OF
-#define ITEM_B "\247message\205\252message_id\331\044"
-#define ITEM_C                                                                             \
-	"\254message_type\247request\250priority\005\251timestamp\2732026-01-05T07:52:10." \
-	"114000Z"                                                                          \
-	"\247payload\202\243seq\317"
+#define ITEM_B "\247message\204\252message_id\331\044"
+#define ITEM_C "\254message_type\247request\250priority\005\247payload\202\243seq\317"
 #define ITEM_D "\244body\331\353"
 #define BODY   235
 
 enum {
 	AT_QUEUE = sizeof(ITEM_A) - 1,
 	AT_ID = AT_QUEUE + 3 + sizeof(ITEM_B) - 1,
-	AT_ID_SEQ = AT_ID + 20,
+	AT_ID_SEQ = AT_ID + 24,
 	AT_SEQ = AT_ID + 36 + sizeof(ITEM_C) - 1,
 	AT_BODY = AT_SEQ + 8 + sizeof(ITEM_D) - 1,
 	ITEM_BYTES = AT_BODY + BODY,
@@ -49,19 +46,21 @@ static void
 template_make(void)
 {
 	struct timespec now;
+	uint64_t us;
 	char run[32], body[BODY_BYTES];
 	char *p = item_template;
 
 	/* Ids must differ from those of an earlier run, or the broker takes them for repeats.
 	 */
 	clock_gettime(CLOCK_REALTIME, &now);
-	snprintf(run, sizeof(run), "bench-%013llx-",
-		 (unsigned long long)now.tv_sec * 1000000 +
-			 (unsigned long long)now.tv_nsec / 1000);
+	us = (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+	/* A UUID, as most clients take: the run, then the sequence number in its last 12 digits. */
+	snprintf(run, sizeof(run), "%08x-%04x-4%03x-8000-", (unsigned)(us >> 28 & 0xffffffff),
+		 (unsigned)(us >> 12 & 0xffff), (unsigned)(us & 0xfff));
 	body_write(body, 0);
 	memcpy(p, ITEM_A, sizeof(ITEM_A) - 1);
 	memcpy(p + AT_QUEUE + 3, ITEM_B, sizeof(ITEM_B) - 1);
-	memcpy(p + AT_ID, run, 20);
+	memcpy(p + AT_ID, run, 24);
 	memcpy(p + AT_ID + 36, ITEM_C, sizeof(ITEM_C) - 1);
 	memcpy(p + AT_SEQ + 8, ITEM_D, sizeof(ITEM_D) - 1);
 	memcpy(p + AT_BODY, body + 8, BODY);
@@ -139,7 +138,7 @@ add_item(struct conn *c, uint64_t seq)
 
 	memcpy(p, item_template, ITEM_BYTES);
 	put_queue(p + AT_QUEUE, c->queue);
-	put_hex(p + AT_ID_SEQ, seq, 16);
+	put_hex(p + AT_ID_SEQ, seq, 12);
 	put_be(p + AT_SEQ, seq, 8);
 }
 

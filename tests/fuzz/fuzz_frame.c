@@ -14,16 +14,15 @@
 static void
 read_lists(struct params *p)
 {
-	struct send_item item;
 	struct agent_id agent;
 
 	if (p->have & F(messages)) {
 		for (uint32_t i = 0; i < p->messages.n; i++) {
-			list_next_send(&p->messages, &item);
-			assert(item.message.id.n && item.recipient.type.n &&
-			       item.message.map.n);
+			const struct send_item *item = &p->messages.sends[i];
+
+			assert(item->message.id.n && item->recipient.type.n &&
+			       item->message.map.n);
 		}
-		assert(!p->messages.raw.n);
 	}
 	if (p->have & F(recipients)) {
 		for (uint32_t i = 0; i < p->recipients.n; i++) {

@@ -5,6 +5,7 @@
 #include "base/err.h"
 #include "base/id.h"
 #include "base/loop.h"
+#include "base/mem.h"
 #include "base/str.h"
 
 START_TEST(pauses_grow_to_the_limit_and_start_again)
@@ -66,6 +67,90 @@ START_TEST(utf8_is_judged_strictly)
 	ck_assert(str_has_control(STR("a\x7f")));
 	ck_assert(str_has_control(STR("a\xc2\x85")));
 	ck_assert(!str_has_control(STR("a b\xc3\xa9")));
+}
+END_TEST
+
+START_TEST(only_printable_ascii_is_plain)
+{
+	static const char bad[] = { '\0', '\n', '\x1f', '\x7f', '\x80', '\xff' };
+	char text[40];
+
+	memset(text, '~', sizeof(text));
+	for (size_t n = 0; n <= sizeof(text); n++) {
+		ck_assert_msg(str_is_plain((struct str){ text, n }), "%zu", n);
+		for (size_t i = 0; i < n; i++) {
+			for (size_t j = 0; j < sizeof(bad); j++) {
+				text[i] = bad[j];
+				ck_assert_msg(!str_is_plain((struct str){ text, n }),
+					      "%zu %zu %zu", n, i, j);
+			}
+			text[i] = ' ';
+			ck_assert(str_is_plain((struct str){ text, n }));
+			text[i] = '~';
+		}
+	}
+}
+END_TEST
+
+START_TEST(utf8_is_found_at_any_place)
+{
+	char text[40];
+
+	memset(text, 'a', sizeof(text));
+	for (size_t n = 0; n <= sizeof(text); n++) {
+		for (size_t i = 0; i + 1 < n; i++) {
+			memcpy(text + i, "\xc3\xa9", 2);
+			ck_assert_msg(str_is_utf8((struct str){ text, n }), "%zu %zu", n, i);
+			ck_assert_msg(!str_is_utf8((struct str){ text, i + 1 }), "%zu", i);
+			memcpy(text + i, "aa", 2);
+		}
+	}
+}
+END_TEST
+
+START_TEST(numbers_are_written_as_printf_does)
+{
+	char ours[STR_UINT_MAX], theirs[32];
+	uint64_t v = 1;
+
+	for (unsigned i = 0; i < 64; i++, v *= 2) {
+		for (int d = -1; d <= 1; d++) {
+			uint64_t w = v + (uint64_t)(int64_t)d;
+			int n = snprintf(theirs, sizeof(theirs), "%llu", (unsigned long long)w);
+
+			ck_assert_int_eq(str_put_uint(ours, w) - ours, n);
+			ck_assert_mem_eq(ours, theirs, n);
+		}
+	}
+	for (v = 1;; v *= 10) {
+		for (uint64_t w = v - 1; w <= v; w++) {
+			int n = snprintf(theirs, sizeof(theirs), "%llu", (unsigned long long)w);
+
+			ck_assert_int_eq(str_put_uint(ours, w) - ours, n);
+			ck_assert_mem_eq(ours, theirs, n);
+		}
+		if (v > UINT64_MAX / 10)
+			break;
+	}
+}
+END_TEST
+
+START_TEST(what_a_pool_gives_is_zeroed_whatever_it_was)
+{
+	static const char zeros[600];
+	char *p[3];
+
+	for (size_t size = 1; size <= sizeof(zeros); size += 13) {
+		for (unsigned round = 0; round < 2; round++) {
+			for (unsigned i = 0; i < 3; i++) {
+				p[i] = pool_get(size);
+				ck_assert_mem_eq(p[i], zeros, size);
+				memset(p[i], 0xff, size);
+			}
+			for (unsigned i = 0; i < 3; i++)
+				pool_put(p[i], size);
+		}
+	}
 }
 END_TEST
 
@@ -181,6 +266,10 @@ main(void)
 	tcase_add_test(tc, every_error_has_a_code_a_text_and_a_say_on_retries);
 	tcase_add_test(tc, utf8_is_judged_strictly);
 	tcase_add_test(tc, random_text_comes_back_and_has_one_spelling);
+	tcase_add_test(tc, only_printable_ascii_is_plain);
+	tcase_add_test(tc, utf8_is_found_at_any_place);
+	tcase_add_test(tc, numbers_are_written_as_printf_does);
+	tcase_add_test(tc, what_a_pool_gives_is_zeroed_whatever_it_was);
 	tcase_add_test(tc, a_turn_runs_events_then_deferred_calls_then_stages_in_order);
 	tcase_add_test(tc, a_timer_keeps_the_sooner_time);
 	suite_add_tcase(suite, tc);

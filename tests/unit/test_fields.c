@@ -463,7 +463,7 @@ END_TEST
 
 START_TEST(lists_are_read_back_as_they_were_checked)
 {
-	struct send_item item;
+	const struct send_item *item;
 	struct agent_id agent;
 
 	ok("{'messages': [{'recipient': {'type': 'a'}, 'message': {" MSG "}},"
@@ -476,28 +476,27 @@ START_TEST(lists_are_read_back_as_they_were_checked)
 	   " 'recipients': [{'type': 'r1'}, {'type': 'r2', 'instance': 'i'}],"
 	   " 'tokens': ['t1', b't2', ''], 'ids': []}");
 	ck_assert_uint_eq(p.messages.n, 4);
-	list_next_send(&p.messages, &item);
-	ck_str(item.recipient.type, "a");
-	ck_str(item.recipient.instance, "default");
-	ck_str(item.message.id, "m");
-	ck_assert_uint_eq(item.delay | item.ttl, 0);
-	ck_assert(!item.has_ttl);
-	list_next_send(&p.messages, &item);
-	ck_str(item.recipient.instance, "2");
-	ck_str(item.message.id, "n");
-	ck_assert_uint_eq(item.message.priority, 1);
-	ck_assert_int_eq(item.message.type, MESSAGE_REQUEST);
-	ck_assert_uint_eq(item.message.extra, 1);
-	ck_assert_uint_eq(item.message.payload.n, 5);
-	ck_assert_uint_eq(item.delay, 250000);
-	ck_assert_uint_eq(item.ttl, 2000000);
-	ck_assert(item.has_ttl);
-	list_next_send(&p.messages, &item);
-	ck_assert(!item.has_ttl);
-	list_next_send(&p.messages, &item);
-	ck_assert(item.has_ttl);
-	ck_assert_uint_eq(item.ttl, 0);
-	ck_assert_uint_eq(p.messages.raw.n, 0);
+	item = p.messages.sends;
+	ck_str(item->recipient.type, "a");
+	ck_str(item->recipient.instance, "default");
+	ck_str(item->message.id, "m");
+	ck_assert_uint_eq(item->delay | item->ttl, 0);
+	ck_assert(!item->has_ttl);
+	item++;
+	ck_str(item->recipient.instance, "2");
+	ck_str(item->message.id, "n");
+	ck_assert_uint_eq(item->message.priority, 1);
+	ck_assert_int_eq(item->message.type, MESSAGE_REQUEST);
+	ck_assert_uint_eq(item->message.extra, 1);
+	ck_assert_uint_eq(item->message.payload.n, 5);
+	ck_assert_uint_eq(item->delay, 250000);
+	ck_assert_uint_eq(item->ttl, 2000000);
+	ck_assert(item->has_ttl);
+	item++;
+	ck_assert(!item->has_ttl);
+	item++;
+	ck_assert(item->has_ttl);
+	ck_assert_uint_eq(item->ttl, 0);
 
 	ck_assert_uint_eq(p.recipients.n, 2);
 	list_next_agent(&p.recipients, &agent);

@@ -61,7 +61,7 @@ on_tick(void *arg)
 static void
 setup(void)
 {
-	static const struct conn_ops ops = { on_open, on_frame, on_bad_frame, on_close };
+	static const struct conn_ops ops = { on_open, on_frame, on_bad_frame, on_close, NULL };
 	static const struct conn_limits limits = { .frame = { 1000, 1000 },
 						   .output_high_water = 1000,
 						   .output_limit = 2000,
