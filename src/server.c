@@ -16,6 +16,7 @@
 
 #include "api/api.h"
 #include "base/id.h"
+#include "events/events.h"
 #include "janitor.h"
 #include "net/listener.h"
 #include "store/bell.h"
@@ -31,6 +32,7 @@ struct server {
 	struct embedded *embedded;
 	struct store *store;
 	struct queues *queues;
+	struct events *events;
 	struct api *api;
 	struct conns *conns;
 	struct listeners *listeners;
@@ -74,6 +76,7 @@ on_redis_ready(void *arg)
 	struct server *srv = arg;
 
 	janitor_on_ready(srv->janitor);
+	events_look_all(srv->events);
 	announce(srv);
 }
 
@@ -113,14 +116,23 @@ on_ring(void *arg, struct str name)
 }
 
 static void
+on_bell_event(void *arg, struct str ns)
+{
+	struct server *srv = arg;
+
+	events_ring(srv->events, ns);
+}
+
+static void
 on_bell_open(void *arg)
 {
 	struct server *srv = arg;
 
 	queues_look_all(srv->queues);
+	events_look_all(srv->events);
 }
 
-static const struct bell_ops bell_ops = { on_ring, on_bell_open };
+static const struct bell_ops bell_ops = { on_ring, on_bell_event, on_bell_open };
 
 static void
 on_queue_wake(void *arg, uint64_t due_us)
@@ -311,7 +323,9 @@ server_start(struct server *srv, struct errmsg *why)
 		return why->err == ERR_INTERNAL ? EXIT_INTERNAL : EXIT_CONFIG;
 	srv->queues = queues_new(srv->loop, srv->store, cfg->redis.key_prefix, srv->instance_id,
 				 &policy, cfg->limits.max_frame, &queues_ops, srv);
+	srv->events = events_new(srv->loop, srv->store, cfg->redis.key_prefix);
 	srv->api = api_new(srv->loop, srv->store, srv->queues, srv->instance_id, &api);
+	api_set_events(srv->api, srv->events);
 	srv->conns = conns_new(srv->loop, &limits, &api_conn_ops, srv->api);
 	api_set_conns(srv->api, srv->conns);
 	srv->janitor = janitor_new(srv->loop, srv->store, srv->queues, srv->api,
@@ -347,6 +361,7 @@ server_free(struct server *srv)
 	bell_free(srv->bell);
 	link_free(srv->store); /* what is left of operations is told now */
 	queues_free(srv->queues);
+	events_free(srv->events);
 	janitor_free(srv->janitor);
 	api_free(srv->api);
 	embedded_free(srv->embedded);

@@ -6,6 +6,7 @@
 
 #include "base/err.h"
 #include "base/loop.h"
+#include "events/events.h"
 #include "net/conn.h"
 #include "queue/queue.h"
 
@@ -29,10 +30,11 @@ struct api_config {
 };
 
 /* `conns` are made with api_conn_ops and the api as their argument; hand them over with
- * api_set_conns(). */
+ * api_set_conns(), and who reads the events with api_set_events(). */
 struct api *api_new(struct loop *loop, struct store *store, struct queues *queues,
 		    const char *instance_id, const struct api_config *config);
 void api_set_conns(struct api *api, struct conns *conns);
+void api_set_events(struct api *api, struct events *events);
 void api_free(struct api *api);
 extern const struct conn_ops api_conn_ops;
 

@@ -1,4 +1,10 @@
-/* send, send_batch, broadcast. A batch is a parent with a count of children; the last one answers. */
+/*
+ * send, send_batch, broadcast, publish. A batch is a parent with a count of children; the last one answers.
+ *
+ *	api_publish(), broadcast_type()	to whom? The connection is not read from until that is known, so that its
+ *					next sends come behind this one
+ *	fanout_on_agents()		from there on it is a batch
+ */
 #include <stdlib.h>
 
 #include "api/encode.h"
@@ -60,11 +66,11 @@ struct batch {
 };
 
 static struct batch *
-batch_new(struct session *s, const struct rpc *rpc, enum method method, unsigned n)
+batch_new(struct request *r, unsigned n)
 {
 	struct batch *batch = xcalloc(1, sizeof(*batch));
 
-	batch->request = request_new(s, rpc, method, STR(""));
+	batch->request = r;
 	batch->n = n;
 	batch->pending = n;
 	batch->children = xcalloc(n, sizeof(*batch->children));
@@ -134,11 +140,103 @@ batch_send(struct batch *batch, unsigned i, struct session *s, const struct agen
 enum err
 api_send_batch(struct session *s, const struct rpc *rpc, struct params *p, struct errmsg *why)
 {
-	struct batch *batch = batch_new(s, rpc, METHOD_send_batch, p->messages.n);
+	struct batch *batch =
+		batch_new(request_new(s, rpc, METHOD_send_batch, STR("")), p->messages.n);
 
 	(void)why;
 	for (unsigned i = 0; i < batch->n; i++)
 		batch_send(batch, i, s, &p->sender, &p->messages.sends[i]);
+	return OK;
+}
+
+/* Recipients that Redis names ----------------------------------------------------------------------- */
+
+struct fanout {
+	struct request *request;
+	struct agent_id sender;
+	struct message message;
+	struct buf bytes; /* what these two borrow */
+};
+
+static struct str
+keep(struct buf *b, struct str s)
+{
+	size_t at = b->len;
+
+	buf_put(b, s.p, s.n);
+	return (struct str){ b->data + at, s.n };
+}
+
+/* What lies in the message's map lies in the copy of it. */
+static void
+move_into(struct str *part, struct str from, struct str to)
+{
+	if (part->n && part->p >= from.p && part->p < from.p + from.n)
+		part->p = to.p + (part->p - from.p);
+}
+
+static struct fanout *
+fanout_new(struct session *s, const struct rpc *rpc, enum method method, const struct params *p)
+{
+	struct fanout *f = xcalloc(1, sizeof(*f));
+	struct str map = p->message.map;
+
+	f->request = request_new(s, rpc, method, STR(""));
+	f->message = p->message;
+	buf_reserve(&f->bytes, map.n + p->sender.type.n + p->sender.instance.n);
+	f->message.map = keep(&f->bytes, map);
+	move_into(&f->message.id, map, f->message.map);
+	move_into(&f->message.payload, map, f->message.map);
+	move_into(&f->message.timestamp, map, f->message.map);
+	f->sender.type = keep(&f->bytes, p->sender.type);
+	f->sender.instance = keep(&f->bytes, p->sender.instance);
+	session_pause(s, true);
+	return f;
+}
+
+static void
+fanout_on_agents(void *arg, enum err err, const struct agent_id *agents, unsigned n)
+{
+	struct fanout *f = arg;
+	struct request *r = f->request;
+	struct session *s = r->session;
+	struct send_item item = { .message = f->message };
+	struct errmsg why;
+	struct buf *b;
+
+	session_pause(s, false);
+	if (err) {
+		request_fail(r, err);
+	} else if (n > API_MAX_BATCH) {
+		errmsg_set(
+			&why, ERR_TOO_LARGE,
+			"more than %d agents are meant; nothing was sent: name them in parts",
+			API_MAX_BATCH);
+		request_refuse(r, &why);
+	} else if (!n) {
+		b = request_reply(r);
+		if (b)
+			mp_put_array(b, 0);
+		request_done(r);
+	} else {
+		struct batch *batch = batch_new(r, n);
+
+		for (unsigned i = 0; i < n; i++) {
+			item.recipient = agents[i];
+			batch_send(batch, i, s, &f->sender, &item);
+		}
+	}
+	buf_done(&f->bytes);
+	free(f);
+}
+
+enum err
+api_publish(struct session *s, const struct rpc *rpc, struct params *p, struct errmsg *why)
+{
+	(void)why;
+	events_subscribers(s->api->events, str_of(s->namespace), p->message.type,
+			   API_MAX_BATCH + 1, fanout_on_agents,
+			   fanout_new(s, rpc, METHOD_publish, p));
 	return OK;
 }
 
@@ -152,14 +250,11 @@ api_broadcast(struct session *s, const struct rpc *rpc, struct params *p, struct
 	    (p->have & (F(recipients) | F(type))) == (F(recipients) | F(type)))
 		return errmsg_set(why, ERR_BAD_REQUEST, "give either recipients or type");
 	if (p->have & F(type)) {
-		/* No agent registers here yet, so no instance of any type is live. */
-		struct buf *b = session_reply(s, rpc);
-
-		if (b)
-			mp_put_array(b, 0);
+		events_live(s->api->events, str_of(s->namespace), p->type, API_MAX_BATCH + 1,
+			    fanout_on_agents, fanout_new(s, rpc, METHOD_broadcast, p));
 		return OK;
 	}
-	batch = batch_new(s, rpc, METHOD_broadcast, p->recipients.n);
+	batch = batch_new(request_new(s, rpc, METHOD_broadcast, STR("")), p->recipients.n);
 	for (unsigned i = 0; i < batch->n; i++) {
 		list_next_agent(&p->recipients, &item.recipient);
 		batch_send(batch, i, s, &p->sender, &item);

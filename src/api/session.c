@@ -75,7 +75,14 @@ static void
 check_pressure(struct session *s)
 {
 	if (s->conn)
-		conn_pause(s->conn, s->in_flight >= s->api->config.max_inflight);
+		conn_pause(s->conn, s->pausing || s->in_flight >= s->api->config.max_inflight);
+}
+
+void
+session_pause(struct session *s, bool pause)
+{
+	s->pausing += pause ? 1u : -1u;
+	check_pressure(s);
 }
 
 /* Requests --------------------------------------------------------------------------------------- */
@@ -173,21 +180,26 @@ name_defect(struct errmsg *why, const char *method)
 }
 
 void
-request_fail(struct request *r, enum err err)
+request_refuse(struct request *r, const struct errmsg *why)
 {
 	struct session *s = r->session;
 	bool answer = !r->is_note && s->conn;
 
-	if (answer) {
-		struct errmsg why;
-
-		if (err == ERR_INTERNAL)
-			name_defect(&why, method_names[r->method]);
-		else
-			errmsg_set(&why, err, "%s", err_text(err));
-		rpc_put_error(conn_output(s->conn), r->msgid, s->errors, &why);
-	}
+	if (answer)
+		rpc_put_error(conn_output(s->conn), r->msgid, s->errors, why);
 	request_end(r, answer);
+}
+
+void
+request_fail(struct request *r, enum err err)
+{
+	struct errmsg why;
+
+	if (err == ERR_INTERNAL && !r->is_note && r->session->conn)
+		name_defect(&why, method_names[r->method]);
+	else
+		errmsg_set(&why, err, "%s", err_text(err));
+	request_refuse(r, &why);
 }
 
 struct buf *
@@ -331,6 +343,7 @@ session_on_open(void *arg, struct conn *conn)
 	TAILQ_INIT(&s->receives);
 	TAILQ_INIT(&s->deliveries);
 	TAILQ_INIT(&s->consumers);
+	TAILQ_INIT(&s->watchers);
 	TAILQ_INSERT_TAIL(&api->sessions, s, link);
 	return s;
 }
@@ -390,6 +403,7 @@ session_on_close(void *user, enum conn_end why)
 	uint64_t written = conn_written_total(s->conn);
 	struct request *r;
 	struct consumer *c;
+	struct watcher *w;
 	struct delivery *d;
 
 	log_event(LOG_LEVEL_DEBUG, "conn.closed", "conn=%llu reason=%s",
@@ -410,6 +424,9 @@ session_on_close(void *user, enum conn_end why)
 	}
 	while ((c = TAILQ_FIRST(&s->consumers)))
 		consumer_end(c);
+	while ((w = TAILQ_FIRST(&s->watchers)))
+		watcher_end(w);
+	defer_cancel(s->api->loop, &s->drained);
 	TAILQ_REMOVE(&s->api->sessions, s, link);
 	session_drop(s);
 }
@@ -423,6 +440,8 @@ session_on_drained(void *user)
 	TAILQ_FOREACH (c, &s->consumers, link) {
 		consume_look(c->consume);
 	}
+	if (!TAILQ_EMPTY(&s->watchers))
+		loop_defer(s->api->loop, &s->drained, watchers_look, s);
 }
 
 const struct conn_ops api_conn_ops = {
@@ -455,6 +474,12 @@ void
 api_set_conns(struct api *api, struct conns *conns)
 {
 	api->conns = conns;
+}
+
+void
+api_set_events(struct api *api, struct events *events)
+{
+	api->events = events;
 }
 
 /* Connections are closed and every operation has ended. */

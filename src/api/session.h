@@ -27,6 +27,7 @@ struct api {
 	struct loop *loop;
 	struct store *store;
 	struct queues *queues;
+	struct events *events;
 	struct conns *conns;
 	struct api_config config;
 	char instance_id[24];
@@ -86,6 +87,18 @@ struct consumer {
 	char id[ID_TEXT_LEN(CONSUMER_ID_BYTES)]; /* not terminated */
 };
 
+#define WATCH_ID_BYTES 9
+
+/* A watch of a connection, until it is ended. */
+struct watcher {
+	TAILQ_ENTRY(watcher) link; /* in session->watchers */
+	struct session *session;
+	struct watch *watch;
+	struct request *request; /* `watch`, until it has begun */
+	bool is_behind;          /* the connection is full, or was and has not drained since */
+	char id[ID_TEXT_LEN(WATCH_ID_BYTES)]; /* not terminated */
+};
+
 struct session {
 	TAILQ_ENTRY(session) link;
 	struct api *api;
@@ -98,9 +111,13 @@ struct session {
 		in_flight; /* requests unanswered, without parked ones; a heavy one weighs more */
 	unsigned waiting;  /* receives that may park, and consumers */
 	unsigned requests; /* all that hold on to this session */
+	unsigned pausing;  /* reasons not to read from the connection, beside the pressure */
 	TAILQ_HEAD(, request) receives;
 	TAILQ_HEAD(delivery_list, delivery) deliveries;
 	TAILQ_HEAD(, consumer) consumers;
+	TAILQ_HEAD(, watcher) watchers;
+	unsigned nwatchers;
+	struct defer drained; /* tells the watchers */
 };
 
 struct request {
@@ -127,6 +144,8 @@ request_new(struct session *s, const struct rpc *rpc, enum method method, struct
 struct buf *request_reply(struct request *r);
 void request_done(struct request *r);
 void request_fail(struct request *r, enum err err);
+/* The same, where the general text of the error says too little. */
+void request_refuse(struct request *r, const struct errmsg *why);
 /* The receive parked, or no longer. */
 void request_parked(struct request *r, bool parked);
 
@@ -137,6 +156,8 @@ void session_fail(struct session *s, const struct rpc *rpc, const struct errmsg 
 /* A session outlives its connection while it is held on to. */
 void session_hold(struct session *s);
 void session_drop(struct session *s);
+/* Read nothing more from the connection, until that is taken back as often: what this request will ask must come first. */
+void session_pause(struct session *s, bool pause);
 /* Whether one more may wait or consume; `why` is filled when it may not. */
 enum err session_may_wait(const struct session *s, struct errmsg *why);
 /* Whether what is reserved with `p` ends with the connection; `fallback` is the lease when none is named. */
@@ -157,6 +178,11 @@ void consumer_given_back(struct consumer *c, enum err err);
 void consumer_end(struct consumer *c);
 /* It was settled, or its deadline moved (0: settled). */
 void api_settled(struct api *api, const struct token *token, uint64_t deadline_us);
+
+/* api_events.c */
+void watcher_end(struct watcher *w);
+/* The session's connection is no longer backed up. */
+void watchers_look(void *session);
 
 /* dispatch.c: frames of a session (net/conn.h, struct conn_ops). */
 bool session_on_frame(void *user, const uint8_t *frame, size_t n);

@@ -15,6 +15,8 @@ enum kind {
 	KIND_SENDS,
 	KIND_AGENTS,
 	KIND_TEXTS,
+	KIND_MESSAGE_TYPES,
+	KIND_EVENT_CLASSES,
 	KIND_TEXT,
 	KIND_NAME,
 	KIND_ERRORS,
@@ -45,6 +47,14 @@ const struct str message_type_names[MESSAGE_TYPES] = {
 	[MESSAGE_RESPONSE] = { "response", 8 },
 	[MESSAGE_EVENT] = { "event", 5 },
 };
+
+const struct str event_class_names[EVENT_CLASSES] = {
+	[EVENT_AGENT] = { "agent", 5 },
+	[EVENT_BREAKER] = { "breaker", 7 },
+	[EVENT_QUEUE] = { "queue", 5 },
+};
+
+#define MESSAGE_TYPES_SAY "\"request\", \"response\" or \"event\""
 
 /* How deep a payload, and the value of an unknown key of a message, may be nested. */
 #define PAYLOAD_MAX_DEPTH 24
@@ -465,8 +475,8 @@ message_value(struct mp *m, struct message *out, enum message_key key, const str
 			return bad(check, at, "must be 1 to 128 bytes of UTF-8");
 		return OK;
 	case KEY_MESSAGE_TYPE:
-		if (word_read(m, &word, message_type_names, MESSAGE_TYPES,
-			      "\"request\", \"response\" or \"event\"", at, check))
+		if (word_read(m, &word, message_type_names, MESSAGE_TYPES, MESSAGE_TYPES_SAY,
+			      at, check))
 			return ERR_BAD_REQUEST;
 		out->type = (enum message_type)word;
 		return OK;
@@ -606,6 +616,41 @@ send_item_read(struct mp *m, struct send_item *out, const struct at *at,
 	return OK;
 }
 
+/* How many elements follow. */
+static enum err
+list_begin(struct mp *m, uint32_t *n, const struct field_info *f, const struct at *at,
+	   const struct check *check)
+{
+	uint32_t max = f->max < check->rules->max_batch ? f->max : check->rules->max_batch;
+
+	if (!mp_read_array(m, n))
+		return bad(check, at, "must be a list");
+	if (*n > max)
+		return refuse(check, ERR_TOO_LARGE, at, "must have at most %u elements", max);
+	if (*n < f->min)
+		return bad(check, at, "must have at least one element");
+	return OK;
+}
+
+/* A list of words as a set of bits. */
+static enum err
+words_read(struct mp *m, unsigned *out, const struct str *words, unsigned n, const char *says,
+	   const struct field_info *f, const struct at *at, const struct check *check)
+{
+	uint32_t left;
+	enum err err = list_begin(m, &left, f, at, check);
+
+	*out = 0;
+	for (uint32_t i = 0; !err && i < left; i++) {
+		struct at here = { at, { NULL, 0 }, i };
+		unsigned word = 0;
+
+		err = word_read(m, &word, words, n, says, &here, check);
+		*out |= 1u << word;
+	}
+	return err;
+}
+
 /* What is sent together is taken apart once, which is most of the work that its request makes. */
 enum { MAX_SENDS = 1000 };
 
@@ -614,16 +659,12 @@ list_read(struct mp *m, struct list *out, const struct field_info *f, const stru
 	  const struct check *check)
 {
 	static struct send_item sends[MAX_SENDS];
-	uint32_t max = f->max < check->rules->max_batch ? f->max : check->rules->max_batch;
 	const uint8_t *start;
 	uint32_t n;
+	enum err begun = list_begin(m, &n, f, at, check);
 
-	if (!mp_read_array(m, &n))
-		return bad(check, at, "must be a list");
-	if (n > max)
-		return refuse(check, ERR_TOO_LARGE, at, "must have at most %u elements", max);
-	if (n < f->min)
-		return bad(check, at, "must have at least one element");
+	if (begun)
+		return begun;
 	start = m->p;
 	for (uint32_t i = 0; i < n; i++) {
 		struct at here = { at, { NULL, 0 }, i };
@@ -700,6 +741,12 @@ field_read(struct mp *m, struct params *params, const struct field_info *f,
 	case KIND_AGENTS:
 	case KIND_TEXTS:
 		return list_read(m, out, f, &at, check);
+	case KIND_MESSAGE_TYPES:
+		return words_read(m, out, message_type_names, MESSAGE_TYPES, MESSAGE_TYPES_SAY,
+				  f, &at, check);
+	case KIND_EVENT_CLASSES:
+		return words_read(m, out, event_class_names, EVENT_CLASSES,
+				  "\"agent\", \"breaker\" or \"queue\"", f, &at, check);
 	case KIND_TEXT:
 		return text_read(m, out, f->min, f->max, &at, check);
 	case KIND_NAME:

@@ -21,6 +21,8 @@ struct agent_id {
 
 enum message_type { MESSAGE_REQUEST, MESSAGE_RESPONSE, MESSAGE_EVENT, MESSAGE_TYPES };
 extern const struct str message_type_names[MESSAGE_TYPES];
+enum event_class { EVENT_AGENT, EVENT_BREAKER, EVENT_QUEUE, EVENT_CLASSES };
+extern const struct str event_class_names[EVENT_CLASSES];
 enum failure { FAILURE_TRANSIENT, FAILURE_PERMANENT, FAILURE_TIMEOUT };
 enum lease { LEASE_TIMEOUT, LEASE_CONNECTION, LEASE_HEARTBEAT };
 
@@ -68,7 +70,10 @@ struct params {
 	struct agent_id agent, sender, recipient, holder;
 	struct message message;
 	struct list messages, recipients, tokens, ids, message_ids;
-	struct str token, namespace, client, type, after, error, consumer_id;
+	struct str token, namespace, client, type, after, error, consumer_id, subscription_id,
+		watch_id;
+	unsigned message_types; /* 1 << MESSAGE_REQUEST, ... of each that is named */
+	unsigned events;        /* 1 << EVENT_AGENT, ... */
 	enum rpc_errors errors;
 	enum failure failure;
 	enum lease lease;

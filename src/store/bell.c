@@ -60,8 +60,14 @@ on_message(redisAsyncContext *ac, void *r, void *arg)
 		backoff_reset(&b->backoff);
 		b->ops->on_open(b->arg);
 	} else if (!strcmp(reply->element[0]->str, "message") && reply->element[2]->str) {
-		b->ops->on_ring(b->arg, (struct str){ reply->element[2]->str,
-						      (size_t)reply->element[2]->len });
+		struct str what = { reply->element[2]->str, (size_t)reply->element[2]->len };
+
+		/* The name of a queue has two colons; this is no queue's in a namespace e, then. */
+		if (what.n > 2 && !memcmp(what.p, "e:", 2) &&
+		    !memchr(what.p + 2, ':', what.n - 2))
+			b->ops->on_event(b->arg, (struct str){ what.p + 2, what.n - 2 });
+		else
+			b->ops->on_ring(b->arg, what);
 	}
 }
 

@@ -12,6 +12,8 @@ struct bell;
 struct bell_ops {
 	/* The name of a queue with something for this broker, borrowed; empty: a setting was made. */
 	void (*on_ring)(void *arg, struct str name);
+	/* Something happened in a namespace (encoded, borrowed). */
+	void (*on_event)(void *arg, struct str ns);
 	/* It is heard (again): what rang before was missed. */
 	void (*on_open)(void *arg);
 };

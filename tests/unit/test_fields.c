@@ -444,6 +444,21 @@ START_TEST(words_are_one_of_a_few)
 }
 END_TEST
 
+START_TEST(lists_of_words_are_sets)
+{
+	ok("{'message_types': ['event', 'request', b'event']}");
+	ck_assert_uint_eq(p.message_types, 1 << MESSAGE_EVENT | 1 << MESSAGE_REQUEST);
+	ok("{'events': ['queue', 'agent', 'breaker']}");
+	ck_assert_uint_eq(p.events, 1 << EVENT_QUEUE | 1 << EVENT_AGENT | 1 << EVENT_BREAKER);
+	bad("{'events': 'queue'}", "events must be a list");
+	bad("{'events': []}", "events must have at least one element");
+	bad("{'events': ['queue', 'events']}",
+	    "events[1] must be \"agent\", \"breaker\" or \"queue\"");
+	bad("{'message_types': [5]}",
+	    "message_types[0] must be \"request\", \"response\" or \"event\"");
+}
+END_TEST
+
 START_TEST(texts_are_utf8_of_a_bounded_length)
 {
 	char text[1200];
@@ -582,6 +597,7 @@ main(void)
 	tcase_add_test(tc, counts_are_integers_in_their_range);
 	tcase_add_test(tc, factors_are_numbers_in_their_range);
 	tcase_add_test(tc, words_are_one_of_a_few);
+	tcase_add_test(tc, lists_of_words_are_sets);
 	tcase_add_test(tc, texts_are_utf8_of_a_bounded_length);
 	tcase_add_test(tc, lists_are_read_back_as_they_were_checked);
 	tcase_add_test(tc, a_bad_element_is_named);

@@ -22,25 +22,7 @@ for i = 8, #ARGV do
 end
 local only_ids = nids > 0 and #ARGV == 7 + nids
 
--- The id as it is kept, and as the broker names the wanted ones: 'u' and 16 bytes, or 't' and the text.
-local function message_id(item)
-	local _, p = parts_of(item)
-	local lengths = byte(item, p) -- of the sender's type and instance, a half byte each; 15: a byte of its own behind it
-	p = p + 1
-	local names = 0
-	for _, n in ipairs({ (lengths - lengths % 16) / 16, lengths % 16 }) do
-		if n == 15 then
-			n = byte(item, p)
-			p = p + 1
-		end
-		names = names + n
-	end
-	p = p + names
-	if byte(item) % 2 == 1 then
-		return 'u' .. sub(item, p, p + 15)
-	end
-	return 't' .. sub(item, p + 1, p + byte(item, p))
-end
+-- include message_id
 
 -- As it was sent: no attempts, no error, no ttl.
 local function revived(item)

@@ -25,13 +25,16 @@ function emit(file, dir, line)
 }
 
 BEGIN {
+	split("clock common helpers event unsubscribe_all buried message_id", names) # these are only included
+	for (i in names)
+		only_included[names[i]]
 	print "/* Made by src/store/lua/embed.awk: do not edit. */"
 	print "static const char *const lua_files[] = { /* name and text, in turn */"
 	for (i = 1; i < ARGC; i++) {
 		n = split(ARGV[i], path, "/")
 		name = path[n]
 		sub(/\.lua$/, "", name)
-		if (name == "clock" || name == "common" || name == "helpers")
+		if (name in only_included)
 			continue
 		dir = ARGV[i]
 		sub(/\/[^\/]*$/, "", dir)

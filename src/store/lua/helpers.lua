@@ -69,6 +69,9 @@ function bury(item, reason)
 	local id = format('%d', counter)
 	pcall('ZADD', base .. ':x', id, id)
 	pcall('HSET', base .. ':X', id, pack('>I7B', now, reason) .. item)
+	buried = buried or {}
+	buried[#buried + 1] = item
+	buried[#buried + 1] = reason
 	changed = true
 end
 

@@ -6,6 +6,7 @@
 -- include clock
 -- include common
 -- include helpers
+-- include event
 local want = tonumber(ARGV[1])
 
 if band(flags, 1) == want then
@@ -18,4 +19,5 @@ if want == 0 then
 	ring() -- whoever waits may find something now
 end
 save()
+event(ARGV[3], want == 1 and 'queue_paused' or 'queue_resumed', name, '', '', '')
 return 1

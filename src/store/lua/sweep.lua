@@ -135,6 +135,7 @@ end
 if next_bucket == 0 and reserved ~= 0 and pcall('ZCARD', base .. ':b') == 0 then
 	reserved, held = 0, 0
 end
+-- include buried
 
 -- When next? ------------------------------------------------------------------------------------------------
 

@@ -537,13 +537,18 @@ if dead then
 		return #item >= LEAST and band(byte(item, 2), 16) ~= 0 and unpk('>I7', item, 10) <= now
 	end
 	changed = true
+	buried = buried or {}
 	for i = 1, #dead do
+		local reason = is_late(dead[i]) and 3 or 1
 		counter = counter + 1
 		local id = format('%d', counter)
 		pcall('ZADD', base .. ':x', id, id)
-		pcall('HSET', base .. ':X', id, pack('>I7B', now, is_late(dead[i]) and 3 or 1) .. dead[i])
+		pcall('HSET', base .. ':X', id, pack('>I7B', now, reason) .. dead[i])
+		buried[#buried + 1] = dead[i]
+		buried[#buried + 1] = reason
 	end
 end
+-- include buried
 
 if changed then
 	if not exists then
