@@ -262,3 +262,19 @@ def test_one_queues_mass_expiry_does_not_delay_anothers(own, redis):
         assert received.attempts == 1
     assert 0 <= min(late) and max(late) < 0.2 + within(0.3), sorted(late)[-5:]
     wait_until(lambda: queue.counts() == (count, 0, 0, 0), 20, "all came back")
+
+
+def test_names_of_buckets_that_were_settled_empty_do_not_pile_up(own, redis):
+    """They are due after hours; a sweep drops some of them whenever there are many."""
+    corner = Corner(own, redis)
+    queue = corner.queue
+    queue.send_all(["m1", "m2"])
+    held = queue.take_one(visibility_timeout=3600)
+    end = int((corner.redis.time() + 3600) * 1e6)
+    empty = [word for i in range(1500) for word in (end + i, f"{i}.0.27.{end >> 27}")]
+    corner.command("ZADD", corner.key("b"), *empty)
+    for _ in range(20):
+        queue.client.call("recover_pending", agent=queue.agent)
+    assert corner.command("ZCARD", corner.key("b")) <= 200
+    later = queue.take_one(visibility_timeout=3600)
+    assert queue.ack(held) and queue.ack(later)

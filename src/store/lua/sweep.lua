@@ -115,8 +115,16 @@ for i = 1, #buckets do
 	end
 end
 
--- Buckets whose every message was settled leave their name behind: drop those in front, so that a queue
--- whose messages are acked in time is looked at once per timeout and not once per bucket.
+-- Buckets whose every message was settled leave their name behind. Where there are many, drop some at random, so that there never
+-- are many more than of those that hold something.
+local some = pcall('ZRANDMEMBER', base .. ':b', LIMIT)
+for i = 1, #some == LIMIT and LIMIT or 0 do
+	if pcall('EXISTS', base .. ':r' .. some[i]) == 0 then
+		pcall('ZREM', base .. ':b', some[i])
+		pcall('DEL', base .. ':e' .. some[i])
+	end
+end
+-- And those in front, so that a queue whose messages are acked in time is looked at once per timeout and not once per bucket.
 local next_bucket = 0
 for i = 1, 100 do
 	more = more or i == 100

@@ -458,6 +458,11 @@ if nrun > 0 and flags % 2 == 0 and not yields and
 				if bucket ~= told then
 					pcall('ZADD', base .. ':b', format('%d', ends * unit), bucket)
 					told = bucket
+					if of % 64 == 0 then
+						-- Names of buckets that were settled empty pile up where timeouts are long: the sweep drops them.
+						wake = now
+						pcall('ZADD', P .. ':due', format('%d', wake), name)
+					end
 				end
 			end
 			if wake == 0 or ends * unit < wake then
