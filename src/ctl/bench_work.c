@@ -235,28 +235,40 @@ sent_one(struct run *run, struct op *op, unsigned i, const msgpack_object *one, 
 		run->queues[op->queue].held--;
 }
 
+/* The first of op->n results, one for each message of a request; NULL when there are none, and that ends the run. */
+static const msgpack_object *
+first_of(struct op *op, const msgpack_object *result, const struct coord_error *err,
+	 const char *batch)
+{
+	struct run *run = op->worker->run;
+
+	run->n_under_way--;
+	if (err) {
+		work_fail(run, err);
+		return NULL;
+	}
+	run->progress_ns = bench_now_ns();
+	if (run->plan->batch == 1)
+		return result;
+	if (result->type == MSGPACK_OBJECT_ARRAY && result->via.array.size == op->n)
+		return result->via.array.ptr;
+	fail_odd(run, batch);
+	return NULL;
+}
+
 static void
 on_sent(void *arg, const msgpack_object *result, const struct coord_error *err)
 {
 	struct op *op = arg;
 	struct run *run = op->worker->run;
-	bool is_list = run->plan->batch > 1;
-	uint64_t now = bench_now_ns();
+	const msgpack_object *one = first_of(op, result, err, "send_batch");
+	uint64_t now = run->progress_ns;
 
-	run->n_under_way--;
-	if (err) {
-		work_fail(run, err);
+	if (!one)
 		return;
-	}
-	if (is_list &&
-	    (result->type != MSGPACK_OBJECT_ARRAY || result->via.array.size != op->n)) {
-		fail_odd(run, "send_batch");
-		return;
-	}
-	run->progress_ns = now;
 	op->owed = 0;
 	for (unsigned i = 0; i < op->n; i++) {
-		sent_one(run, op, i, is_list ? &result->via.array.ptr[i] : result, now);
+		sent_one(run, op, i, &one[i], now);
 		step_add(run, STEP_SEND, op->begun_ns, now);
 	}
 	if (run->plan->mode == BENCH_CIRCLE && op->owed)
@@ -416,23 +428,13 @@ on_acked(void *arg, const msgpack_object *result, const struct coord_error *err)
 {
 	struct op *op = arg;
 	struct run *run = op->worker->run;
-	bool is_list = run->plan->batch > 1;
-	uint64_t now = bench_now_ns();
+	const msgpack_object *one = first_of(op, result, err, "ack_batch");
+	uint64_t now = run->progress_ns;
 
-	run->n_under_way--;
-	if (err) {
-		work_fail(run, err);
+	if (!one)
 		return;
-	}
-	if (is_list &&
-	    (result->type != MSGPACK_OBJECT_ARRAY || result->via.array.size != op->n)) {
-		fail_odd(run, "ack_batch");
-		return;
-	}
-	run->progress_ns = now;
 	for (unsigned i = 0; i < op->n; i++) {
-		const msgpack_object *one = is_list ? &result->via.array.ptr[i] : result;
-		bool is_live = one->type == MSGPACK_OBJECT_BOOLEAN && one->via.boolean;
+		bool is_live = one[i].type == MSGPACK_OBJECT_BOOLEAN && one[i].via.boolean;
 		uint64_t sent_ns;
 
 		step_add(run, STEP_ACK, op->begun_ns, now);
