@@ -410,10 +410,11 @@ on_version(redisAsyncContext *ac, void *r, void *arg)
 		      : version > LAYOUT_VERSION
 			      ? "Redis holds a newer layout version than this coordd knows; "
 				"upgrade coordd"
-		      : version > 0 ? "Redis holds an older layout version, which this coordd does "
-				      "not read; drain it with that coordd, or set another "
-				      "redis.key_prefix"
-				    : "what Redis holds under our version key is no layout version");
+		      : version > 0
+			      ? "Redis holds an older layout version, which this coordd does "
+				"not read; drain it with that coordd, or set another "
+				"redis.key_prefix"
+			      : "what Redis holds under our version key is no layout version");
 }
 
 static void
