@@ -154,15 +154,16 @@ api_consume(struct session *s, const struct rpc *rpc, struct params *p, struct e
 	queue_pin(c->queue);
 	session_hold(s);
 	s->waiting++;
+	/* Before the answer, which may write: what was written may be a reason to look at all consumers. */
+	c->consume = queue_consume(c->queue,
+				   p->have & F(visibility_timeout) ? p->visibility_timeout
+								   : VISIBILITY_US,
+				   (unsigned)p->prefetch, &consume_ops, c);
 	TAILQ_INSERT_TAIL(&s->consumers, c, link);
 	b = session_reply(s, rpc);
 	mp_put_map(b, 1);
 	mp_put_lit(b, "consumer_id");
 	mp_put_str(b, (struct str){ c->id, sizeof(c->id) });
-	c->consume = queue_consume(c->queue,
-				   p->have & F(visibility_timeout) ? p->visibility_timeout
-								   : VISIBILITY_US,
-				   (unsigned)p->prefetch, &consume_ops, c);
 	return OK;
 }
 

@@ -259,14 +259,15 @@ forget_written(struct session *s, bool all)
 	unsigned overdue = 0;
 
 	for (d = TAILQ_FIRST(&s->deliveries); all && d; d = TAILQ_NEXT(d, link))
-		overdue += is_kept(d) && !d->held.consume && d->deadline_us < now;
+		overdue += is_kept(d) && !d->held.consume && d->token.deadline_us < now;
 	for (d = TAILQ_FIRST(&s->deliveries); d && d->ends_at <= written; d = next) {
 		next = TAILQ_NEXT(d, link);
 		if (!is_kept(d)) {
 			delivery_free(d);
 		} else if (!all) {
 			break; /* these are looked through once a second */
-		} else if (!d->held.consume && d->deadline_us < now && overdue > MAX_OVERDUE) {
+		} else if (!d->held.consume && d->token.deadline_us < now &&
+			   overdue > MAX_OVERDUE) {
 			delivery_free(d);
 			overdue--;
 		}
@@ -284,7 +285,6 @@ session_watch(struct session *s, struct queue *q, const struct reservation *res,
 	d->queue = q;
 	d->token = res->token;
 	d->ends_at = conn_put_total(s->conn);
-	d->deadline_us = res->deadline_us;
 	d->is_lease = is_lease;
 	queue_pin(q);
 	TAILQ_INSERT_TAIL(&s->deliveries, d, link);
@@ -305,7 +305,7 @@ api_settled(struct api *api, const struct token *token, uint64_t deadline_us)
 	if (!d)
 		return;
 	if (deadline_us)
-		d->deadline_us = deadline_us;
+		d->token.deadline_us = deadline_us;
 	else
 		delivery_free(d);
 }

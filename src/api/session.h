@@ -48,9 +48,8 @@ struct delivery {
 	UT_hash_handle hh; /* in api->unsettled, by the token's random bytes */
 	struct session *session;
 	struct queue *queue; /* pinned */
-	struct token token;
-	uint64_t ends_at;     /* offset in the connection's output behind its answer */
-	uint64_t deadline_us; /* Redis's clock */
+	struct token token;  /* its deadline is the one in force */
+	uint64_t ends_at;    /* offset in the connection's output behind its answer */
 	bool is_lease;
 	struct held held; /* by a consumer, if one does */
 };

@@ -193,7 +193,7 @@ consume_on_items(void *arg, enum err err, const struct reservation *res, unsigne
 	struct consume *c = arg;
 	const struct consume_ops *ops = c->ops;
 	void *owner = c->arg;
-	unsigned asked = c->receive->max;
+	unsigned asked = c->receive->ask;
 
 	c->receive = NULL;
 	if (n) {

@@ -68,6 +68,7 @@ queues_new(struct loop *loop, struct store *store, const char *key_prefix, const
 void
 queues_set_policy(struct queues *queues, const struct queue_policy *policy, size_t max_frame)
 {
+	queues_flush_all(queues); /* what waits was made for the old one */
 	queues->policy = *policy;
 	queues->max_frame = max_frame;
 	pack_policy(queues);

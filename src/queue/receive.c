@@ -19,8 +19,9 @@ release_all(struct queue *q, const struct reservation *res, unsigned n)
 {
 	struct settle_how how = { .kind = SETTLE_RELEASE };
 
-	for (unsigned i = 0; i < n; i++)
-		queue_settle(q, &res[i].token, &how, NULL, NULL);
+	/* The last one first: where they take several calls, the first one is at the head in the end. */
+	while (n)
+		queue_settle(q, &res[--n].token, &how, NULL, NULL);
 }
 
 static void

@@ -132,7 +132,8 @@ park_newcomers(struct tick *t)
 	}
 }
 
-/* Those who wait longest go before those who ask now, as many as may find something. */
+/* Those who wait longest go before those who ask now, as many as may find something. Where not all of that fits one
+ * call, nobody gets nothing for it: who asks for many asks for fewer, and the last newcomers ask in the next call. */
 static void
 take_parked(struct tick *t)
 {
@@ -141,21 +142,45 @@ take_parked(struct tick *t)
 	unsigned may =
 		q->look ? TICK_MAX_HANDED
 			: t->nsends + t->returns + (t->wanted ? t->wanted + PROMOTED : 0);
+	unsigned room = TICK_MAX_HANDED -
+			(t->wanted < TICK_MAX_HANDED / 2 ? t->wanted : TICK_MAX_HANDED / 2);
+	struct tick *later = NULL;
 	struct receives first;
-	struct receive *r;
+	struct receive *r, *next;
 
 	if (is_yielding(q)) {
 		park_newcomers(t);
-		return;
+		may = 0;
+	} else {
+		q->look = false;
 	}
-	q->look = false;
 	TAILQ_INIT(&first);
-	while (may && (r = TAILQ_FIRST(&q->parked)) && t->wanted + r->max <= TICK_MAX_HANDED) {
-		may -= r->max < may ? r->max : may;
+	for (unsigned used = 0; may && used < room && (r = TAILQ_FIRST(&q->parked));) {
+		r->ask = r->max < may ? r->max : may;
+		r->ask = r->ask < room - used ? r->ask : room - used;
+		may -= r->ask;
+		used += r->ask;
 		unpark(r);
 		TAILQ_INSERT_TAIL(&first, r, link);
-		t->wanted += r->max;
 	}
+	room = TICK_MAX_HANDED;
+	TAILQ_FOREACH (r, &first, link) {
+		room -= r->ask;
+	}
+	for (r = TAILQ_FIRST(&t->receives); r; r = next) {
+		next = TAILQ_NEXT(r, link);
+		if (room) {
+			r->ask = r->max < room ? r->max : room;
+			room -= r->ask;
+			continue;
+		}
+		if (!later)
+			later = tick_in_front(q);
+		TAILQ_REMOVE(&t->receives, r, link);
+		TAILQ_INSERT_TAIL(&later->receives, r, link);
+		later->wanted += r->max;
+	}
+	t->wanted = TICK_MAX_HANDED - room;
 	TAILQ_CONCAT(&first, &t->receives, link);
 	TAILQ_CONCAT(&t->receives, &first, link);
 }
@@ -172,14 +197,14 @@ make_runs(struct tick *t)
 	t->runs = xcalloc(n, sizeof(*t->runs));
 	TAILQ_FOREACH (r, &t->receives, link) {
 		r->state = RECEIVE_ASKED;
-		if (last && last->receivers == last->wanted && r->max == 1 &&
+		if (last && last->receivers == last->wanted && r->ask == 1 &&
 		    last->visibility_us == r->visibility_us) {
 			last->receivers++;
 			last->wanted++;
 			continue;
 		}
 		last = &t->runs[t->nruns++];
-		*last = (struct tick_run){ r->visibility_us, r->width, 1, r->max };
+		*last = (struct tick_run){ r->visibility_us, r->width, 1, r->ask };
 	}
 }
 

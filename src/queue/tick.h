@@ -48,7 +48,7 @@ struct receive {
 	bool is_cancelled;
 	uint64_t number;   /* in the order of asking, over all queues */
 	uint64_t since_us; /* when it was asked, our clock */
-	unsigned max;
+	unsigned max, ask; /* at all, and of the call that carries it */
 	unsigned next_max; /* from when it is parked again; 0: the same */
 	uint8_t width;     /* of the bucket */
 	uint64_t visibility_us;

@@ -94,17 +94,28 @@ end
 
 -- What the state counts, counted again.
 function recount()
-	nhigh, nnormal, nlow = pcall('LLEN', base .. ':9'), pcall('LLEN', base .. ':5'), pcall('LLEN', base .. ':1')
-	ndelayed = pcall('ZCARD', base .. ':d')
+	local function count(command, key)
+		local n = pcall(command, base .. key)
+		return type(n) == 'number' and n or 0
+	end
+	nhigh, nnormal, nlow = count('LLEN', ':9'), count('LLEN', ':5'), count('LLEN', ':1')
+	ndelayed = count('ZCARD', ':d')
 end
 
+-- Where something else has the name of a list, they wait with the dead letters.
 function push_each(command, lists)
 	for key, items in pairs(lists) do
-		local n = #items
-		for i = 1, n, 1000 do
-			pcall(command, key, unpack(items, i, math.min(i + 999, n)))
+		for i = 1, #items, 1000 do
+			local to = math.min(i + 999, #items)
+			if type(pcall(command, key, unpack(items, i, to))) == 'number' then
+				count_ready(key, to - i + 1)
+			else
+				for j = i, to do
+					waiting = waiting - #items[j]
+					bury(items[j], 1)
+				end
+			end
 		end
-		count_ready(key, n)
 	end
 end
 

@@ -39,7 +39,7 @@ for i = 5, #ARGV do
 	local elsewhere = 0
 	local brokers = call('HGETALL', base .. ':w')
 	for j = 1, #brokers, 2 do
-		if brokers[j] ~= ARGV[4] then
+		if brokers[j] ~= ARGV[4] and #brokers[j + 1] == 16 then
 			local _, count, noted = struct.unpack('>I7HI7', brokers[j + 1])
 			elsewhere = elsewhere + (noted > now - 3000000 and count or 0)
 		end

@@ -23,8 +23,6 @@ if not exists then
 	return { pack('>I7I7I4I4B', now, 0, 0, 0, 0) }
 end
 local policy = settings(unpk(POLICY, ARGV[4]))
-local lens = { call('LLEN', base .. ':9'), call('LLEN', base .. ':5'), call('LLEN', base .. ':1'),
-	call('ZCARD', base .. ':x') }
 local due = call('ZRANGEBYSCORE', base .. ':b', '-inf', now, 'LIMIT', 0, LIMIT)
 local more = #due == LIMIT
 if force and grace > now and not more then
@@ -85,8 +83,8 @@ local function sweep_bucket(b)
 				if attempts > policy[4] then
 					bury(again, 2)
 				else
-					pcall('LPUSH', list_of(again), again)
 					waiting = waiting + #again
+					push_each('LPUSH', { [list_of(again)] = { again } })
 				end
 				pcall('HDEL', key, field)
 				reserved = reserved - 1

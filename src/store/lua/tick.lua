@@ -35,7 +35,7 @@ if how < 128 then
 	now = t[1] * 1000000 + t[2]
 end
 -- include common
-local LEAST = 16 -- the shortest item; what is shorter was not put there by us
+local LEAST, LEAST_TTL = 14, 21 -- the shortest items; what is shorter was not put there by us
 local promotes = wake ~= 0 and now >= wake and how < 128
 
 if promotes or how % 8 >= 4 or how % 2 == 1 then
@@ -143,8 +143,7 @@ while settle <= nsettle do
 					back = back or {}
 					back[#back + 1] = { string.match(bucket, '%d+', 3) * 256 + byte(field), item }
 				elseif delay <= 0 then
-					pcall('RPUSH', list_of(item), item)
-					count_ready(list_of(item), 1)
+					push_each('RPUSH', { [list_of(item)] = { item } })
 				else
 					put_delayed(item, now + delay)
 				end
@@ -161,8 +160,7 @@ if back then
 		return x[1] > y[1]
 	end)
 	for i = 1, #back do
-		pcall('LPUSH', list_of(back[i][2]), back[i][2])
-		count_ready(list_of(back[i][2]), 1)
+		push_each('LPUSH', { [list_of(back[i][2])] = { back[i][2] } })
 	end
 end
 
@@ -182,10 +180,10 @@ if nsend > 0 then
 	local room = size - (nhigh + nnormal + nlow + ndelayed + reserved)
 	if room < nsend and band(flags, 4) ~= 0 then
 		-- It looks full: what has expired at the heads makes room.
-		for _, list in ipairs({ base .. ':9', base .. ':5', base .. ':1' }) do
+		for which, list in ipairs({ base .. ':9', base .. ':5', base .. ':1' }) do
 			for _ = 1, 200 do
 				local head = pcall('LINDEX', list, 0)
-				if type(head) ~= 'string' or #head < LEAST or band(byte(head, 2), 16) == 0 or
+				if type(head) ~= 'string' or #head < LEAST_TTL or band(byte(head, 2), 16) == 0 or
 						unpk('>I7', head, 10) > now then
 					break
 				end
@@ -194,10 +192,10 @@ if nsend > 0 then
 				dead[#dead + 1] = head
 				waiting = waiting - #head
 				room = room + 1
+				nhigh = nhigh - (which == 1 and 1 or 0)
+				nnormal = nnormal - (which == 2 and 1 or 0)
+				nlow = nlow - (which == 3 and 1 or 0)
 			end
-		end
-		if dead then
-			nhigh, nnormal, nlow = pcall('LLEN', base .. ':9'), pcall('LLEN', base .. ':5'), pcall('LLEN', base .. ':1')
 		end
 	end
 	local plain = room >= nsend
@@ -208,15 +206,13 @@ if nsend > 0 then
 		first = arg + nsend
 		number = math.floor(now / window)
 		now_set = base .. ':m' .. format('%d', number)
-		-- What was remembered last says which of the two sets there can be; not where the queue was forgotten, or brokers
-		-- differ in the window.
-		local unsure = not exists or dedup_no > number
-		local here, before = unsure or dedup_no == number, unsure or dedup_no == number - 1 or
-			dedup_no == number and band(flags, 8) ~= 0
+		-- In the window in which something was remembered last it is known whether there is a set of the one before.
+		local is_known = exists and dedup_no == number
+		local before = not is_known or band(flags, 8) ~= 0
 		if before then
 			known = pcall('SMISMEMBER', base .. ':m' .. format('%d', number - 1), unpack(ARGV, first_digest, first - 1))
 		end
-		if here and (nsend > 1 or not plain) then
+		if nsend > 1 or not plain then
 			local also = pcall('SMISMEMBER', now_set, unpack(ARGV, first_digest, first - 1))
 			known = known or {}
 			for i = 1, nsend do
@@ -291,8 +287,8 @@ if nsend > 0 then
 		end
 	end
 	if stored then
-		if window > 0 and number ~= dedup_no then
-			flags = flags - band(flags, 8) + (dedup_no == number - 1 and 8 or 0)
+		if window > 0 and not (exists and dedup_no == number) then
+			flags = flags - band(flags, 8) + 8 * pcall('EXISTS', base .. ':m' .. format('%d', number - 1))
 			dedup_no = number
 			pcall('PEXPIRE', now_set, math.ceil(window / 500)) -- it is looked at for two windows
 		end
@@ -331,8 +327,10 @@ if how % 32 >= 16 then
 	local me, age = unpk('>c18I7', ARGV[1], head_end)
 	local others = pcall('HGETALL', base .. ':w')
 	for i = 1, #others, 2 do
-		local since, _, noted = unpk('>I7HI7', others[i + 1])
-		yields = yields or (others[i] ~= me and since < now - math.max(500000, age) and noted > now - 3000000)
+		if others[i] ~= me and #others[i + 1] == 16 then
+			local since, _, noted = unpk('>I7HI7', others[i + 1])
+			yields = yields or since < now - math.max(500000, age) and noted > now - 3000000
+		end
 	end
 end
 
@@ -383,7 +381,8 @@ if nrun > 0 and flags % 2 == 0 and not yields and
 			while i <= j do
 				local item = items[i]
 				local length = #item
-				if length < LEAST or (has_ttl and band(byte(item, 2), 16) ~= 0 and unpk('>I7', item, 10) <= now) then
+				if length < LEAST or (has_ttl and length >= LEAST_TTL and band(byte(item, 2), 16) ~= 0 and
+						unpk('>I7', item, 10) <= now) then
 					dead = dead or {}
 					dead[#dead + 1] = item
 				elseif (limit > 0 and n > 0 and used + length + overhead > limit) then
@@ -539,7 +538,7 @@ end
 
 if dead then
 	local function is_late(item)
-		return #item >= LEAST and band(byte(item, 2), 16) ~= 0 and unpk('>I7', item, 10) <= now
+		return #item >= LEAST_TTL and band(byte(item, 2), 16) ~= 0 and unpk('>I7', item, 10) <= now
 	end
 	changed = true
 	buried = buried or {}
