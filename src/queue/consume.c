@@ -193,7 +193,7 @@ consume_on_items(void *arg, enum err err, const struct reservation *res, unsigne
 	struct consume *c = arg;
 	const struct consume_ops *ops = c->ops;
 	void *owner = c->arg;
-	unsigned asked = c->receive->ask;
+	unsigned asked = c->receive->max;
 
 	c->receive = NULL;
 	if (n) {
@@ -214,14 +214,29 @@ consume_on_items(void *arg, enum err err, const struct reservation *res, unsigne
 	}
 }
 
+/* Nobody else wants what comes now. */
+static bool
+is_alone(const struct consume *c)
+{
+	const struct queue *q = c->queue;
+	struct tick *t;
+
+	if (q->nconsumers > 1 || q->nparked > (c->receive ? 1 : 0))
+		return false;
+	TAILQ_FOREACH (t, &q->ticks, link) {
+		const struct receive *r = TAILQ_FIRST(&t->receives);
+
+		if (r && (r != c->receive || TAILQ_NEXT(r, link)))
+			return false;
+	}
+	return true;
+}
+
 /* How many to ask for. */
 static unsigned
 consume_bite(const struct consume *c, unsigned room)
 {
-	const struct queue *q = c->queue;
-	bool is_alone = q->nconsumers == 1 && (!q->nparked || (q->nparked == 1 && c->receive));
-
-	return is_alone || room < c->bite ? room : c->bite;
+	return room < c->bite || is_alone(c) ? room : c->bite;
 }
 
 static void

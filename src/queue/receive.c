@@ -143,6 +143,8 @@ queue_receive(struct queue *q, uint64_t visibility_us, unsigned max, uint64_t wa
 	r->arg = arg;
 	TAILQ_INSERT_TAIL(&t->receives, r, link);
 	t->wanted += max;
+	if (q->nconsumers == 1)
+		consume_look(TAILQ_FIRST(&q->consumers)); /* it is not alone any more */
 	return r;
 }
 
