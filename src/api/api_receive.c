@@ -49,6 +49,7 @@ start(struct session *s, const struct rpc *rpc, const struct params *p, enum met
 	    (wait && session_may_wait(s, why)))
 		return why->err;
 	r = request_new(s, rpc, method, STR(""));
+	request_asks_for(r, max);
 	r->is_batch = method == METHOD_receive_batch;
 	r->is_lease = is_lease;
 	r->may_park = wait > 0;

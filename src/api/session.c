@@ -19,8 +19,9 @@
 #include "base/mem.h"
 
 enum {
-	MAX_HEAVY = 4,      /* heavy requests of one connection under way at once */
-	MAX_OVERDUE = 1000, /* leases past their deadline that one connection keeps */
+	MAX_HEAVY = 4,        /* heavy requests of one connection under way at once */
+	LARGEST_BATCH = 1000, /* such a one is heavy */
+	MAX_OVERDUE = 1000,   /* leases past their deadline that one connection keeps */
 };
 
 static void
@@ -112,6 +113,18 @@ request_new(struct session *s, const struct rpc *rpc, enum method method, struct
 	if (s->in_flight >= s->api->config.max_inflight)
 		check_pressure(s);
 	return r;
+}
+
+void
+request_asks_for(struct request *r, unsigned messages)
+{
+	struct session *s = r->session;
+	unsigned more = messages * (s->api->config.max_inflight / MAX_HEAVY) / LARGEST_BATCH;
+
+	r->weight += more;
+	s->in_flight += more;
+	if (s->in_flight >= s->api->config.max_inflight)
+		check_pressure(s);
 }
 
 void

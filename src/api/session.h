@@ -145,6 +145,8 @@ void request_done(struct request *r);
 void request_fail(struct request *r, enum err err);
 /* The same, where the general text of the error says too little. */
 void request_refuse(struct request *r, const struct errmsg *why);
+/* Its answer may hold so many messages: the more, the fewer such requests are under way at once. */
+void request_asks_for(struct request *r, unsigned messages);
 /* The receive parked, or no longer. */
 void request_parked(struct request *r, bool parked);
 
