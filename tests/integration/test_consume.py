@@ -7,6 +7,7 @@ import time
 import pytest
 
 from harness import (
+    SLOW,
     RECEIVED_MESSAGE,
     Closed,
     Queue,
@@ -344,7 +345,7 @@ def test_a_consumer_that_stops_reading_is_bounded(queue, other, broker):
 
     wait_until(is_still, 20, "it reserves no more")
     assert 0 < reserved[-1] < 30  # half a megabyte, one call's messages, and what the kernel took
-    assert broker.resident() - before < within(8 << 20)
+    assert broker.resident() - before < (8 << 20) + (SLOW > 1) * (300 << 20)
     # It goes on when it is read again.
     assert len(set(read_messages(slow, 200))) == 200
     assert other.counts() == (0, 0, 200, 0)
@@ -378,7 +379,8 @@ def test_huge_messages_and_many_consumers_fill_no_memory(queue, other, broker):
     # Each of them had a place for it; the connection had not.
     reserved = sum(q.counts()[2] for q in queues)
     assert 0 < reserved < 10
-    assert broker.resident() - before < within(24 << 20)
+    # A sanitizer keeps what was freed, up to 256 MB.
+    assert broker.resident() - before < (24 << 20) + (SLOW > 1) * (300 << 20)
     assert sorted(read_messages(slow, len(ids))) == sorted(ids)
     slow.pending.clear()
 
