@@ -1,8 +1,8 @@
 /*
  * janitor: who sweeps, and when.
  *
- *	janitor_ask()		may this broker sweep, and which queues are due?   <-.
- *	janitor_on_lead()	sweep each of them; the last one decides            |
+ *	janitor_ask()		may this broker sweep, and what is due?            <-.
+ *	janitor_on_lead()	sweep each of these queues, and the agents          |
  *	janitor_plan()		sleep until something is due, or the lease ends   --'
  *
  * The script `lead` notices when nobody has swept for a second: then all brokers, or Redis, were
@@ -32,11 +32,13 @@ struct janitor {
 	struct store *store;
 	struct queues *queues;
 	struct api *api;
-	char *sweep_key, *due_key, *settings_key, *bell;
+	struct registry *registry;
+	struct breakers *breakers;
+	char *sweep_key, *due_key, *settings_key, *beats_key, *bell;
 	uint64_t grace_us;
 	struct timer ask, second;
 	bool is_asking, is_leading, has_others, is_over;
-	unsigned pending; /* sweeps of queues under way */
+	unsigned pending; /* sweeps under way, each of a queue, or of the agents */
 	uint64_t next_us; /* the earliest that is known to be due, Redis's clock; 0 nothing */
 };
 
@@ -112,7 +114,12 @@ janitor_on_lead(void *arg, enum err err, const struct reply *reply)
 		return;
 	}
 	note_due(j, unpack_uint(head.p + 8, 7));
+	breakers_sweep(j->breakers);
 	j->pending++;
+	if (head.p[7] & 4) {
+		j->pending++;
+		registry_sweep(j->registry, janitor_on_swept, j);
+	}
 	for (uint32_t i = 1; i < reply->count; i++) {
 		j->pending++;
 		if (!queues_sweep_name(j->queues, reply_str(reply_at(reply, i)),
@@ -131,12 +138,13 @@ janitor_call(struct janitor *j, uint64_t lease_us, store_cb *cb)
 	args_str(&args, str_of(j->sweep_key));
 	args_str(&args, str_of(j->due_key));
 	args_str(&args, str_of(j->settings_key));
+	args_str(&args, str_of(j->beats_key));
 	args_str(&args, str_of(api_instance_id(j->api)));
 	args_uint(&args, lease_us);
 	args_uint(&args, j->grace_us);
 	args_uint(&args, STEP);
 	args_str(&args, str_of(j->bell));
-	store_run(j->store, SCRIPT_LEAD, 3, &args, cb, j);
+	store_run(j->store, SCRIPT_LEAD, 4, &args, cb, j);
 	args_done(&args);
 }
 
@@ -209,6 +217,7 @@ janitor_new(struct loop *loop, struct store *store, struct queues *queues, struc
 	j->sweep_key = key(key_prefix, "sweep");
 	j->due_key = key(key_prefix, "due");
 	j->settings_key = key(key_prefix, "settings");
+	j->beats_key = key(key_prefix, "beats");
 	j->bell = key(key_prefix, "bell");
 	timer_init(&j->ask, loop, janitor_ask, j);
 	timer_init(&j->second, loop, janitor_on_second, j);
@@ -227,8 +236,21 @@ janitor_free(struct janitor *j)
 	free(j->sweep_key);
 	free(j->due_key);
 	free(j->settings_key);
+	free(j->beats_key);
 	free(j->bell);
 	free(j);
+}
+
+void
+janitor_set_registry(struct janitor *j, struct registry *registry)
+{
+	j->registry = registry;
+}
+
+void
+janitor_set_breakers(struct janitor *j, struct breakers *breakers)
+{
+	j->breakers = breakers;
 }
 
 void

@@ -16,6 +16,7 @@
 
 #include "api/api.h"
 #include "base/id.h"
+#include "breaker/breaker.h"
 #include "events/events.h"
 #include "janitor.h"
 #include "net/listener.h"
@@ -33,6 +34,8 @@ struct server {
 	struct store *store;
 	struct queues *queues;
 	struct events *events;
+	struct registry *registry;
+	struct breakers *breakers;
 	struct api *api;
 	struct conns *conns;
 	struct listeners *listeners;
@@ -143,6 +146,7 @@ on_queue_wake(void *arg, uint64_t due_us)
 }
 
 static const struct queues_ops queues_ops = { on_queue_wake };
+static const struct registry_ops registry_ops = { on_queue_wake };
 
 /* Stop ------------------------------------------------------------------------------------------- */
 
@@ -233,6 +237,21 @@ queue_policy(const struct config *cfg)
 	};
 }
 
+static struct breaker_config
+breaker_config(const struct config *cfg)
+{
+	return (struct breaker_config){
+		.have = (1u << BREAKER_SETTINGS) - 1,
+		.values = {
+			[BREAKER_FAILURE_THRESHOLD] = cfg->breakers.defaults.failure_threshold,
+			[BREAKER_TIMEOUT] = cfg->breakers.defaults.timeout_us,
+			[BREAKER_RECOVERY_TIMEOUT] = cfg->breakers.defaults.recovery_timeout_us,
+			[BREAKER_HALF_OPEN_CALLS] = cfg->breakers.defaults.half_open_max_calls,
+			[BREAKER_SUCCESS_THRESHOLD] = cfg->breakers.defaults.success_threshold,
+		},
+	};
+}
+
 static struct api_config
 api_config(const struct config *cfg)
 {
@@ -317,6 +336,13 @@ server_start(struct server *srv, struct errmsg *why)
 	const struct config *cfg = srv->cfg;
 	struct conn_limits limits = conn_limits(cfg);
 	struct queue_policy policy = queue_policy(cfg);
+	struct registry_config registry = {
+		.key_prefix = cfg->redis.key_prefix,
+		.ttl_us = cfg->registry.heartbeat_ttl_us,
+		.forget_after_us = cfg->registry.forget_after_us,
+		.max_frame = cfg->limits.max_frame,
+	};
+	struct breaker_config breaker = breaker_config(cfg);
 	struct api_config api = api_config(cfg);
 
 	if (!open_store(srv, why))
@@ -324,12 +350,19 @@ server_start(struct server *srv, struct errmsg *why)
 	srv->queues = queues_new(srv->loop, srv->store, cfg->redis.key_prefix, srv->instance_id,
 				 &policy, cfg->limits.max_frame, &queues_ops, srv);
 	srv->events = events_new(srv->loop, srv->store, cfg->redis.key_prefix);
+	srv->registry = registry_new(srv->loop, srv->store, &registry, &registry_ops, srv);
+	srv->breakers = breakers_new(srv->store, cfg->redis.key_prefix, &breaker,
+				     cfg->breakers.state_ttl_us);
 	srv->api = api_new(srv->loop, srv->store, srv->queues, srv->instance_id, &api);
 	api_set_events(srv->api, srv->events);
+	api_set_registry(srv->api, srv->registry);
+	api_set_breakers(srv->api, srv->breakers);
 	srv->conns = conns_new(srv->loop, &limits, &api_conn_ops, srv->api);
 	api_set_conns(srv->api, srv->conns);
 	srv->janitor = janitor_new(srv->loop, srv->store, srv->queues, srv->api,
 				   cfg->redis.key_prefix, cfg->sweep.grace_us);
+	janitor_set_registry(srv->janitor, srv->registry);
+	janitor_set_breakers(srv->janitor, srv->breakers);
 	srv->listeners = listeners_new(
 		srv->loop, srv->conns, (const char *const *)cfg->server.listen.items,
 		cfg->server.listen.n, cfg->server.unix_mode, (int)cfg->server.backlog, why);
@@ -362,6 +395,8 @@ server_free(struct server *srv)
 	link_free(srv->store); /* what is left of operations is told now */
 	queues_free(srv->queues);
 	events_free(srv->events);
+	registry_free(srv->registry);
+	breakers_free(srv->breakers);
 	janitor_free(srv->janitor);
 	api_free(srv->api);
 	embedded_free(srv->embedded);

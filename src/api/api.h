@@ -6,9 +6,11 @@
 
 #include "base/err.h"
 #include "base/loop.h"
+#include "breaker/breaker.h"
 #include "events/events.h"
 #include "net/conn.h"
 #include "queue/queue.h"
+#include "registry/registry.h"
 
 /*
  * Methods to operations: decode, call one operation, encode. Every decision is below this layer.
@@ -30,11 +32,14 @@ struct api_config {
 };
 
 /* `conns` are made with api_conn_ops and the api as their argument; hand them over with
- * api_set_conns(), and who reads the events with api_set_events(). */
+ * api_set_conns(), who reads the events with api_set_events(), the agents with api_set_registry(), and the breakers with
+ * api_set_breakers(). */
 struct api *api_new(struct loop *loop, struct store *store, struct queues *queues,
 		    const char *instance_id, const struct api_config *config);
 void api_set_conns(struct api *api, struct conns *conns);
 void api_set_events(struct api *api, struct events *events);
+void api_set_registry(struct api *api, struct registry *registry);
+void api_set_breakers(struct api *api, struct breakers *breakers);
 void api_free(struct api *api);
 extern const struct conn_ops api_conn_ops;
 

@@ -105,40 +105,66 @@ put_redis(struct buf *b, const struct store_info *info)
 	mp_put_str(b, str_of(info->problem));
 }
 
-static void
-put_totals(struct buf *b, const struct queue_stats *stats, unsigned n)
-{
-	uint64_t ready = 0, delayed = 0, reserved = 0, dead = 0;
+/* What Redis is asked for, one after the other; `request` is answered whatever it says. */
+struct status {
+	struct request *request;
+	bool has_queues, has_agents, has_breakers;
+	uint64_t known, ready, delayed, reserved, dead; /* of queues */
+	uint64_t agents, alive;
+	struct breaker_counts breakers;
+};
 
-	for (unsigned i = 0; i < n; i++) {
-		ready += stats[i].ready[0] + stats[i].ready[1] + stats[i].ready[2];
-		delayed += stats[i].delayed;
-		reserved += stats[i].reserved;
-		dead += stats[i].dead;
-	}
+static void
+put_queues(struct buf *b, const struct status *s)
+{
+	mp_put_lit(b, "queues");
 	mp_put_map(b, 5);
 	mp_put_lit(b, "known");
-	mp_put_uint(b, n);
+	mp_put_uint(b, s->known);
 	mp_put_lit(b, "ready");
-	mp_put_uint(b, ready);
+	mp_put_uint(b, s->ready);
 	mp_put_lit(b, "delayed");
-	mp_put_uint(b, delayed);
+	mp_put_uint(b, s->delayed);
 	mp_put_lit(b, "reserved");
-	mp_put_uint(b, reserved);
+	mp_put_uint(b, s->reserved);
 	mp_put_lit(b, "dead");
-	mp_put_uint(b, dead);
+	mp_put_uint(b, s->dead);
 }
 
 static void
-put_status(struct buf *b, const struct api *api, const struct queue_stats *stats, unsigned n,
-	   bool has_totals)
+put_agents(struct buf *b, const struct status *s)
 {
+	mp_put_lit(b, "agents");
+	mp_put_map(b, 2);
+	mp_put_lit(b, "known");
+	mp_put_uint(b, s->agents);
+	mp_put_lit(b, "alive");
+	mp_put_uint(b, s->alive);
+}
+
+static void
+put_breakers(struct buf *b, const struct breaker_counts *counts)
+{
+	mp_put_lit(b, "breakers");
+	mp_put_map(b, 3);
+	mp_put_lit(b, "known");
+	mp_put_uint(b, counts->known);
+	mp_put_lit(b, "open");
+	mp_put_uint(b, counts->open);
+	mp_put_lit(b, "half_open");
+	mp_put_uint(b, counts->half_open);
+}
+
+static void
+put_status(struct buf *b, const struct status *s)
+{
+	const struct api *api = s->request->session->api;
 	struct store_info info;
 	char message[200];
 	const char *durable;
 
 	store_info(api->store, &info);
-	mp_put_map(b, has_totals ? 11 : 10);
+	mp_put_map(b, 10u + s->has_queues + s->has_agents + s->has_breakers);
 	mp_put_lit(b, "server");
 	mp_put_lit(b, "coordd");
 	mp_put_lit(b, "version");
@@ -162,32 +188,85 @@ put_status(struct buf *b, const struct api *api, const struct queue_stats *stats
 	put_check(b, "redis", info.ready ? "ok" : "fail", info.problem);
 	durable = store_durability(&info, message, sizeof(message));
 	put_check(b, "persistence", durable, message);
-	if (has_totals) {
-		mp_put_lit(b, "queues");
-		put_totals(b, stats, n);
-	}
+	if (s->has_queues)
+		put_queues(b, s);
+	if (s->has_agents)
+		put_agents(b, s);
+	if (s->has_breakers)
+		put_breakers(b, &s->breakers);
+}
+
+/* It answers whatever Redis does: that is what it is for. */
+static void
+status_finish(struct status *s)
+{
+	struct buf *b = request_reply(s->request);
+
+	if (b)
+		put_status(b, s);
+	request_done(s->request);
+	free(s);
+}
+
+static void
+status_on_breakers(void *arg, enum err err, const struct breaker_counts *counts)
+{
+	struct status *s = arg;
+
+	s->has_breakers = !err;
+	if (!err)
+		s->breakers = *counts;
+	status_finish(s);
+}
+
+static void
+status_on_agents(void *arg, enum err err, uint64_t known, uint64_t alive)
+{
+	struct status *s = arg;
+	struct session *session = s->request->session;
+
+	s->has_agents = !err;
+	s->agents = known;
+	s->alive = alive;
+	if (err)
+		status_finish(s);
+	else
+		breakers_count(session->api->breakers, str_of(session->namespace),
+			       status_on_breakers, s);
 }
 
 static void
 status_on_list(void *arg, enum err err, const struct str *names,
 	       const struct queue_stats *stats, unsigned n)
 {
-	struct request *r = arg;
-	struct buf *b = request_reply(r);
+	struct status *s = arg;
+	struct session *session = s->request->session;
 
 	(void)names;
-	/* It answers whatever Redis does: that is what it is for. */
-	if (b)
-		put_status(b, r->session->api, stats, n, !err);
-	request_done(r);
+	for (unsigned i = 0; i < n; i++) {
+		s->ready += stats[i].ready[0] + stats[i].ready[1] + stats[i].ready[2];
+		s->delayed += stats[i].delayed;
+		s->reserved += stats[i].reserved;
+		s->dead += stats[i].dead;
+	}
+	s->known = n;
+	s->has_queues = !err;
+	if (err)
+		status_finish(s);
+	else
+		registry_count(session->api->registry, str_of(session->namespace),
+			       status_on_agents, s);
 }
 
 enum err
 api_status(struct session *s, const struct rpc *rpc, struct params *p, struct errmsg *why)
 {
+	struct status *op = xcalloc(1, sizeof(*op));
+
 	(void)p;
 	(void)why;
+	op->request = request_new(s, rpc, METHOD_status, STR(""));
 	queues_list(s->api->queues, str_of(s->namespace), STR(""), STR(""), STATUS_QUEUES,
-		    status_on_list, request_new(s, rpc, METHOD_status, STR("")));
+		    status_on_list, op);
 	return OK;
 }

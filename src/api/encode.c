@@ -260,3 +260,91 @@ encode_policy(struct buf *b, const struct queue_policy *policy)
 	mp_put_lit(b, "backoff_jitter");
 	mp_put_double(b, policy->backoff_jitter);
 }
+
+const struct str breaker_state_names[] = {
+	[BREAKER_CLOSED] = { "closed", 6 },
+	[BREAKER_OPEN] = { "open", 4 },
+	[BREAKER_HALF_OPEN] = { "half_open", 9 },
+};
+
+static void
+put_count(struct buf *b, const char *key, uint64_t n)
+{
+	mp_put_str(b, str_of(key));
+	mp_put_uint(b, n);
+}
+
+static void
+put_time(struct buf *b, const char *key, uint64_t us)
+{
+	mp_put_str(b, str_of(key));
+	if (us)
+		encode_time(b, us);
+	else
+		mp_put_nil(b);
+}
+
+void
+encode_breaker(struct buf *b, struct str name, const struct breaker_info *info)
+{
+	mp_put_map(b, 14);
+	mp_put_lit(b, "name");
+	mp_put_str(b, name);
+	mp_put_lit(b, "state");
+	mp_put_str(b, breaker_state_names[info->state]);
+	put_count(b, "failure_count", info->failures);
+	put_count(b, "half_open_calls", info->out);
+	put_count(b, "half_open_successes", info->successes);
+	put_count(b, "total_calls", info->total);
+	put_count(b, "successful_calls", info->succeeded);
+	put_count(b, "failed_calls", info->failed);
+	put_count(b, "rejected_calls", info->rejected);
+	put_count(b, "state_changes", info->changes);
+	put_time(b, "last_failure_time", info->failed_us);
+	put_time(b, "last_success_time", info->succeeded_us);
+	put_time(b, "state_changed_at", info->changed_us);
+	mp_put_lit(b, "config");
+	mp_put_map(b, BREAKER_SETTINGS);
+	for (unsigned i = 0; i < BREAKER_SETTINGS; i++) {
+		uint64_t value = info->config.values[i];
+
+		mp_put_str(b, breaker_setting_names[i]);
+		if (i == BREAKER_TIMEOUT || i == BREAKER_RECOVERY_TIMEOUT)
+			mp_put_double(b, (double)value / 1e6);
+		else
+			mp_put_uint(b, value);
+	}
+}
+
+/* A value as it was sent, or what stands for none. */
+static void
+put_value(struct buf *b, const char *key, struct str value, struct str none)
+{
+	mp_put_str(b, str_of(key));
+	mp_put_raw(b, value.n ? value : none);
+}
+
+void
+encode_agent_info(struct buf *b, const struct agent_info *info)
+{
+	uint64_t age_us = info->now_us > info->beat_us ? info->now_us - info->beat_us : 0;
+
+	mp_put_map(b, 10);
+	mp_put_lit(b, "name");
+	mp_put_str(b, info->name);
+	mp_put_lit(b, "agent_id");
+	encode_agent(b, info->agent);
+	mp_put_lit(b, "incarnation");
+	mp_put_uint(b, info->incarnation);
+	put_value(b, "status", info->status, STR("\xc0"));
+	mp_put_lit(b, "alive");
+	mp_put_bool(b, info->is_alive);
+	mp_put_lit(b, "last_heartbeat");
+	encode_time(b, info->beat_us);
+	mp_put_lit(b, "heartbeat_age");
+	mp_put_double(b, (double)age_us / 1e6);
+	mp_put_lit(b, "ttl");
+	mp_put_double(b, (double)info->ttl_us / 1e6);
+	put_value(b, "capabilities", info->capabilities, STR("\x90"));
+	put_value(b, "metadata", info->metadata, STR("\x80"));
+}

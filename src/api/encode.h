@@ -2,7 +2,9 @@
 #define COORDD_API_ENCODE_H
 
 #include "base/buf.h"
+#include "breaker/breaker.h"
 #include "queue/queue.h"
+#include "registry/registry.h"
 
 /* The data types of docs/PROTOCOL.md, section 2, as MessagePack. Times are ISO 8601, UTC, microseconds. */
 void encode_time(struct buf *b, uint64_t us);
@@ -16,6 +18,9 @@ void encode_received(struct buf *b, const struct reservation *res, struct agent_
 /* `consumers`: those of this broker; the others' are in `stats`. */
 void encode_stats(struct buf *b, const struct queue_stats *stats, struct agent_id agent,
 		  unsigned consumers);
+void encode_agent_info(struct buf *b, const struct agent_info *info);
 void encode_policy(struct buf *b, const struct queue_policy *policy);
+extern const struct str breaker_state_names[];
+void encode_breaker(struct buf *b, struct str name, const struct breaker_info *info);
 
 #endif

@@ -495,6 +495,18 @@ api_set_events(struct api *api, struct events *events)
 	api->events = events;
 }
 
+void
+api_set_breakers(struct api *api, struct breakers *breakers)
+{
+	api->breakers = breakers;
+}
+
+void
+api_set_registry(struct api *api, struct registry *registry)
+{
+	api->registry = registry;
+}
+
 /* Connections are closed and every operation has ended. */
 void
 api_free(struct api *api)

@@ -28,6 +28,8 @@ struct api {
 	struct store *store;
 	struct queues *queues;
 	struct events *events;
+	struct registry *registry;
+	struct breakers *breakers;
 	struct conns *conns;
 	struct api_config config;
 	char instance_id[24];

@@ -58,6 +58,16 @@ struct config {
 		uint64_t grace_us;
 	} sweep;
 	struct {
+		struct {
+			unsigned failure_threshold, half_open_max_calls, success_threshold;
+			uint64_t timeout_us, recovery_timeout_us;
+		} defaults;
+		uint64_t state_ttl_us;
+	} breakers;
+	struct {
+		uint64_t heartbeat_ttl_us, forget_after_us;
+	} registry;
+	struct {
 		enum log_level level;
 		enum log_format format;
 		char *file;

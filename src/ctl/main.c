@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "ctl/bench.h"
@@ -300,6 +301,25 @@ verb_check(const struct ctl *ctl, const struct verb *v, int n)
 	return EX_OK;
 }
 
+/* The verb, and with --watch again and again: on a terminal in the same place. */
+static int
+verb_run(struct ctl *ctl, const struct verb *v, char **args, int n)
+{
+	double s = ctl->opt[OPT_watch].seconds;
+	struct timespec pause = { .tv_sec = (time_t)s };
+	int status;
+
+	pause.tv_nsec = (long)((s - (double)pause.tv_sec) * 1e9);
+	for (;;) {
+		if (GIVEN(ctl, watch) && isatty(STDOUT_FILENO))
+			fputs("\033[H\033[2J", stdout);
+		status = v->run(ctl, args, n);
+		if (status || !GIVEN(ctl, watch) || fflush(stdout))
+			return status;
+		nanosleep(&pause, NULL);
+	}
+}
+
 static int
 run(struct ctl *ctl, int argc, char **argv)
 {
@@ -332,7 +352,7 @@ run(struct ctl *ctl, int argc, char **argv)
 				args[0], args[1]);
 	status = verb_check(ctl, v, n - used);
 	if (!status)
-		status = v->run(ctl, args + used, n - used);
+		status = verb_run(ctl, v, args + used, n - used);
 	return status;
 }
 

@@ -110,6 +110,9 @@ status_screen(const struct ctl *ctl, const json_t *s)
 	static const char *const clients_words[] = { "connections", "parked receivers",
 						     "in flight" };
 	static const char *const queues[] = { "known", "ready", "delayed", "reserved", "dead" };
+	static const char *const agents[] = { "known", "alive" };
+	static const char *const breakers[] = { "known", "open", "half_open" };
+	static const char *const breakers_words[] = { "known", "open", "half-open" };
 	bool is_ready = json_bool_at(s, "ready");
 	struct buf out = { 0 };
 
@@ -132,6 +135,14 @@ status_screen(const struct ctl *ctl, const json_t *s)
 	counts(&out, s, "", clients, clients_words, COUNT_OF(clients));
 	buf_puts(&out, "queues   ");
 	counts(&out, s, "queues", queues, queues, COUNT_OF(queues));
+	if (json_at(s, "agents")) {
+		buf_puts(&out, "agents   ");
+		counts(&out, s, "agents", agents, agents, COUNT_OF(agents));
+	}
+	if (json_at(s, "breakers")) {
+		buf_puts(&out, "breakers ");
+		counts(&out, s, "breakers", breakers, breakers_words, COUNT_OF(breakers));
+	}
 	check_lines(&out, ctl, json_at(s, "checks"));
 
 	fwrite(out.data, 1, out.len, stdout);

@@ -19,12 +19,19 @@ enum kind {
 	KIND_EVENT_CLASSES,
 	KIND_TEXT,
 	KIND_NAME,
+	KIND_ANY,
+	KIND_ANY_LIST,
+	KIND_ANY_MAP,
+	KIND_BOOL,
 	KIND_ERRORS,
 	KIND_FAILURE,
 	KIND_LEASE,
+	KIND_OUTCOME,
+	KIND_BREAKER_CONFIG,
 	KIND_SECONDS,
 	KIND_SECONDS_ABOVE,
 	KIND_COUNT,
+	KIND_WHOLE,
 	KIND_FACTOR
 };
 
@@ -34,10 +41,12 @@ static const struct field_info {
 	uint32_t min, max;
 	size_t offset; /* in struct params */
 } fields[FIELD_COUNT] = {
-#define FIELD(name, kind, min, max) \
-	{ { #name, sizeof(#name) - 1 }, KIND_##kind, min, max, offsetof(struct params, name) },
+#define FIELD_AS(member, name, kind, min, max) \
+	{ { name, sizeof(name) - 1 }, KIND_##kind, min, max, offsetof(struct params, member) },
+#define FIELD(name, kind, min, max) FIELD_AS(name, #name, kind, min, max)
 #include "proto/fields.def"
 #undef FIELD
+#undef FIELD_AS
 };
 
 _Static_assert(FIELD_COUNT <= 64, "a set of fields is 64 bits");
@@ -52,6 +61,14 @@ const struct str event_class_names[EVENT_CLASSES] = {
 	[EVENT_AGENT] = { "agent", 5 },
 	[EVENT_BREAKER] = { "breaker", 7 },
 	[EVENT_QUEUE] = { "queue", 5 },
+};
+
+const struct str breaker_setting_names[BREAKER_SETTINGS] = {
+	[BREAKER_FAILURE_THRESHOLD] = { "failure_threshold", 17 },
+	[BREAKER_TIMEOUT] = { "timeout_seconds", 15 },
+	[BREAKER_RECOVERY_TIMEOUT] = { "recovery_timeout_seconds", 24 },
+	[BREAKER_HALF_OPEN_CALLS] = { "half_open_max_calls", 19 },
+	[BREAKER_SUCCESS_THRESHOLD] = { "success_threshold", 17 },
 };
 
 #define MESSAGE_TYPES_SAY "\"request\", \"response\" or \"event\""
@@ -458,6 +475,26 @@ opaque_read(struct mp *m, struct str *out, const struct at *at, const struct che
 	return wrong ? bad(check, at, wrong) : OK;
 }
 
+/* The next value raw; of a list or a map where its kind says so. */
+static enum err
+any_read(struct mp *m, struct str *out, const struct field_info *f, const struct at *at,
+	 const struct check *check)
+{
+	struct mp from = *m;
+	uint32_t n;
+
+	if (f->kind == KIND_ANY_LIST && !mp_read_array(&from, &n) && !mp_read_map(&from, &n))
+		return bad(check, at, "must be a list or a map");
+	if (f->kind == KIND_ANY_MAP && !mp_read_map(&from, &n))
+		return bad(check, at, "must be a map");
+	if (opaque_read(m, out, at, check))
+		return ERR_BAD_REQUEST;
+	if (out->n > f->max)
+		return refuse(check, ERR_BAD_REQUEST, at,
+			      "must be at most %u bytes of MessagePack", f->max);
+	return OK;
+}
+
 /* One of AgentMessage's own keys, whose value is not nil. */
 static enum err
 message_value(struct mp *m, struct message *out, enum message_key key, const struct at *at,
@@ -714,6 +751,52 @@ list_next_text(struct list *list)
 	return s;
 }
 
+/* --- breakers ------------------------------------------------------------------------ */
+
+static enum err
+breaker_config_read(struct mp *m, struct breaker_config *out, const struct at *at,
+		    const struct check *check)
+{
+	static const struct field_info ranges[BREAKER_SETTINGS] = {
+		[BREAKER_FAILURE_THRESHOLD] = { .kind = KIND_COUNT, .min = 1, .max = 1000000 },
+		[BREAKER_TIMEOUT] = { .kind = KIND_SECONDS_ABOVE, .max = 31536000 },
+		[BREAKER_RECOVERY_TIMEOUT] = { .kind = KIND_SECONDS_ABOVE, .max = 31536000 },
+		[BREAKER_HALF_OPEN_CALLS] = { .kind = KIND_COUNT, .min = 1, .max = 1000 },
+		[BREAKER_SUCCESS_THRESHOLD] = { .kind = KIND_COUNT, .min = 1, .max = 1000 },
+	};
+	unsigned seen = 0;
+	uint32_t n;
+
+	out->have = 0;
+	if (!mp_read_map(m, &n))
+		return bad(check, at, "must be a map");
+	while (n--) {
+		struct at here = { at, { NULL, 0 }, 0 };
+		unsigned i = 0;
+		enum err err;
+
+		if (!mp_read_str(m, &here.name))
+			return bad(check, at, "has a key that is no string");
+		while (i < BREAKER_SETTINGS && !str_eq(here.name, breaker_setting_names[i]))
+			i++;
+		if (i == BREAKER_SETTINGS)
+			return unknown_key(check, at, here.name);
+		if (seen & 1u << i)
+			return bad(check, &here, "is given twice");
+		seen |= 1u << i;
+		if (mp_read_nil(m))
+			continue;
+		out->have |= 1u << i;
+		if (ranges[i].kind == KIND_COUNT)
+			err = count_read(m, &out->values[i], &ranges[i], &here, check);
+		else
+			err = seconds_read(m, &out->values[i], &ranges[i], &here, check);
+		if (err)
+			return err;
+	}
+	return OK;
+}
+
 /* --- params -------------------------------------------------------------------------- */
 
 static enum err
@@ -727,6 +810,7 @@ field_read(struct mp *m, struct params *params, const struct field_info *f,
 	static const struct str leases[] = { { "timeout", 7 },
 					     { "connection", 10 },
 					     { "heartbeat", 9 } };
+	static const struct str outcomes[] = { { "success", 7 }, { "failure", 7 } };
 	const struct at at = { NULL, f->name, 0 };
 	void *out = (char *)params + f->offset;
 	unsigned word = 0;
@@ -751,6 +835,12 @@ field_read(struct mp *m, struct params *params, const struct field_info *f,
 		return text_read(m, out, f->min, f->max, &at, check);
 	case KIND_NAME:
 		return name_read(m, out, f->max, &at, check);
+	case KIND_ANY:
+	case KIND_ANY_LIST:
+	case KIND_ANY_MAP:
+		return any_read(m, out, f, &at, check);
+	case KIND_BOOL:
+		return mp_read_bool(m, out) ? OK : bad(check, &at, "must be true or false");
 	case KIND_ERRORS:
 		err = word_read(m, &word, errors, 2, "\"map\" or \"pair\"", &at, check);
 		params->errors = (enum rpc_errors)word;
@@ -765,11 +855,21 @@ field_read(struct mp *m, struct params *params, const struct field_info *f,
 				"\"timeout\", \"connection\" or \"heartbeat\"", &at, check);
 		params->lease = (enum lease)word;
 		return err;
+	case KIND_OUTCOME:
+		err = word_read(m, &word, outcomes, 2, "\"success\" or \"failure\"", &at,
+				check);
+		params->outcome = (enum outcome)word;
+		return err;
+	case KIND_BREAKER_CONFIG:
+		return breaker_config_read(m, out, &at, check);
 	case KIND_SECONDS:
 	case KIND_SECONDS_ABOVE:
 		return seconds_read(m, out, f, &at, check);
 	case KIND_COUNT:
 		return count_read(m, out, f, &at, check);
+	case KIND_WHOLE:
+		return whole_read(m, out) ? OK
+					  : bad(check, &at, "must be an integer of at least 0");
 	case KIND_FACTOR:
 		return factor_read(m, out, f, &at, check);
 	}

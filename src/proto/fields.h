@@ -25,6 +25,22 @@ enum event_class { EVENT_AGENT, EVENT_BREAKER, EVENT_QUEUE, EVENT_CLASSES };
 extern const struct str event_class_names[EVENT_CLASSES];
 enum failure { FAILURE_TRANSIENT, FAILURE_PERMANENT, FAILURE_TIMEOUT };
 enum lease { LEASE_TIMEOUT, LEASE_CONNECTION, LEASE_HEARTBEAT };
+enum outcome { OUTCOME_SUCCESS, OUTCOME_FAILURE };
+
+/* docs/PROTOCOL.md, section 6: the settings of a circuit breaker. */
+enum breaker_setting {
+	BREAKER_FAILURE_THRESHOLD,
+	BREAKER_TIMEOUT,          /* microseconds */
+	BREAKER_RECOVERY_TIMEOUT, /* microseconds */
+	BREAKER_HALF_OPEN_CALLS,
+	BREAKER_SUCCESS_THRESHOLD,
+	BREAKER_SETTINGS
+};
+extern const struct str breaker_setting_names[BREAKER_SETTINGS];
+struct breaker_config {
+	unsigned have; /* 1 << BREAKER_TIMEOUT, ... of each that was given */
+	uint64_t values[BREAKER_SETTINGS];
+};
 
 /* docs/PROTOCOL.md, AgentMessage. */
 struct message {
@@ -57,9 +73,11 @@ struct list {
 };
 
 enum field {
-#define FIELD(name, kind, min, max) FIELD_##name,
+#define FIELD(name, kind, min, max)            FIELD_##name,
+#define FIELD_AS(member, name, kind, min, max) FIELD_##member,
 #include "proto/fields.def"
 #undef FIELD
+#undef FIELD_AS
 	FIELD_COUNT
 };
 #define F(name) (1ull << FIELD_##name)
@@ -67,19 +85,23 @@ enum field {
 struct params {
 	uint64_t have; /* F(name) of each field that was given and is not nil */
 	uint64_t nil;  /* F(name) of each field that was given as nil */
-	struct agent_id agent, sender, recipient, holder;
+	struct agent_id agent, sender, recipient, holder, after_agent;
 	struct message message;
 	struct list messages, recipients, tokens, ids, message_ids;
 	struct str token, namespace, client, type, after, error, consumer_id, subscription_id,
-		watch_id;
+		watch_id, name, permit, capability;
+	struct str status, state, capabilities, metadata; /* raw, as sent */
 	unsigned message_types; /* 1 << MESSAGE_REQUEST, ... of each that is named */
 	unsigned events;        /* 1 << EVENT_AGENT, ... */
 	enum rpc_errors errors;
 	enum failure failure;
 	enum lease lease;
-	uint64_t visibility_timeout, wait, delay, ttl, backoff_base,
-		backoff_max; /* microseconds */
-	uint64_t max, prefetch, limit, queue_size, retry_attempts;
+	enum outcome outcome;
+	struct breaker_config config;
+	uint64_t visibility_timeout, wait, delay, ttl, backoff_base, backoff_max,
+		for_time; /* microseconds */
+	uint64_t max, prefetch, limit, queue_size, retry_attempts, resume, incarnation;
+	bool alive;
 	double backoff_factor, backoff_jitter;
 };
 

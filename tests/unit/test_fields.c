@@ -444,6 +444,82 @@ START_TEST(words_are_one_of_a_few)
 }
 END_TEST
 
+START_TEST(what_an_agent_says_of_itself_is_kept_raw)
+{
+	struct buf status = packed("{'a': [1, b'x']}"), list = packed("['x']");
+	static const char *const wrong[] = { "'x'", "5", "true" };
+	char text[200];
+
+	ok("{'status': {'a': [1, b'x']}, 'capabilities': ['x'], 'metadata': [], 'state': "
+	   "false, 'alive': true}");
+	ck_assert(str_eq(p.status, buf_str(&status)));
+	ck_assert(str_eq(p.capabilities, buf_str(&list)));
+	ck_str(p.metadata, "\x90"); /* Lua */
+	ck_str(p.state, "\xc2");
+	ck_assert(p.alive);
+	ok("{'capabilities': {}, 'metadata': {}, 'alive': false}");
+	ck_assert(!p.alive);
+	for (size_t i = 0; i < N(wrong); i++) {
+		snprintf(text, sizeof(text), "{'capabilities': %s}", wrong[i]);
+		bad(text, "capabilities must be a list or a map");
+		snprintf(text, sizeof(text), "{'metadata': %s}", wrong[i]);
+		bad(text, "metadata must be a map");
+	}
+	bad("{'metadata': ['x']}", "metadata must be a map");
+	bad("{'status': {5: 1}}", "status has a key that is no string");
+	bad("{'state': <d4 00 00>}", "state holds an ext type");
+	bad("{'capabilities': ['\\xff']}",
+	    "capabilities holds a string that is no valid UTF-8");
+	bad("{'alive': 1}", "alive must be true or false");
+	ck_assert_int_eq(read_with(&lax, "{'state': {5: <d4 00 00>}}", 0, ALL), OK);
+	buf_done(&status);
+	buf_done(&list);
+}
+END_TEST
+
+START_TEST(what_an_agent_says_of_itself_is_bounded)
+{
+	static char text[70000];
+
+	for (int n = 65533; n <= 65534; n++) { /* and a head of 3 bytes */
+		snprintf(text, sizeof(text), "{'status': '%*d'}", n, 1);
+		if (n == 65533)
+			ok(text);
+		else
+			bad(text, "status must be at most 65536 bytes of MessagePack");
+	}
+}
+END_TEST
+
+START_TEST(incarnations_are_whole_numbers)
+{
+	static const char *const wrong[] = { "-1", "1.5", "'1'", "nan",
+					     "99999999999999999999.0" };
+	char text[80];
+
+	ok("{'resume': 9007199254740993, 'incarnation': 7.0}");
+	ck_assert_uint_eq(p.resume, 9007199254740993);
+	ck_assert_uint_eq(p.incarnation, 7);
+	for (size_t i = 0; i < N(wrong); i++) {
+		snprintf(text, sizeof(text), "{'resume': %s}", wrong[i]);
+		bad(text, "resume must be an integer of at least 0");
+	}
+}
+END_TEST
+
+START_TEST(a_name_may_stand_for_two_fields)
+{
+	ck_assert_int_eq(read_with(&rules, "{'after': {'type': 'w'}}", 0, F(after_agent)), OK);
+	ck_assert_uint_eq(p.have, F(after_agent));
+	ck_str(p.after_agent.type, "w");
+	ck_assert_int_eq(read_with(&rules, "{'after': 'w'}", 0, F(after_agent)),
+			 ERR_BAD_REQUEST);
+	ck_assert_str_eq(why.text, "after must be a map {type, instance}");
+	ck_assert_int_eq(read_with(&rules, "{'after': 'w'}", 0, F(after)), OK);
+	ck_str(p.after, "w");
+}
+END_TEST
+
 START_TEST(lists_of_words_are_sets)
 {
 	ok("{'message_types': ['event', 'request', b'event']}");
@@ -456,6 +532,37 @@ START_TEST(lists_of_words_are_sets)
 	    "events[1] must be \"agent\", \"breaker\" or \"queue\"");
 	bad("{'message_types': [5]}",
 	    "message_types[0] must be \"request\", \"response\" or \"event\"");
+}
+END_TEST
+
+START_TEST(a_breaker_has_a_name_and_settings)
+{
+	ok("{'name': 'a b', 'permit': '', 'outcome': b'failure', 'for': 1.5}");
+	ck_str(p.name, "a b");
+	ck_assert_int_eq(p.outcome, OUTCOME_FAILURE);
+	ck_assert_uint_eq(p.for_time, 1500000);
+	bad("{'outcome': 'timeout'}", "outcome must be \"success\" or \"failure\"");
+	bad("{'for': 0}", "for must be above 0 and at most 31536000 seconds");
+	bad("{'for_time': 1}", "unknown field \"for_time\"");
+	ok("{'config': {}}");
+	ck_assert_uint_eq(p.config.have, 0);
+	ok("{'config': {'timeout_seconds': 0.25, 'success_threshold': 2, 'failure_threshold': "
+	   "nil}}");
+	ck_assert_uint_eq(p.config.have,
+			  1u << BREAKER_TIMEOUT | 1u << BREAKER_SUCCESS_THRESHOLD);
+	ck_assert_uint_eq(p.config.values[BREAKER_TIMEOUT], 250000);
+	ck_assert_uint_eq(p.config.values[BREAKER_SUCCESS_THRESHOLD], 2);
+	bad("{'config': 1}", "config must be a map");
+	bad("{'config': {1: 1}}", "config has a key that is no string");
+	bad("{'config': {'timeout': 1}}", "unknown field \"timeout\" in config");
+	bad("{'config': {'success_threshold': 1, 'success_threshold': 1}}",
+	    "config.success_threshold is given twice");
+	bad("{'config': {'failure_threshold': 0}}",
+	    "config.failure_threshold must be an integer between 1 and 1000000");
+	bad("{'config': {'half_open_max_calls': 1001}}",
+	    "config.half_open_max_calls must be an integer between 1 and 1000");
+	bad("{'config': {'recovery_timeout_seconds': 0}}",
+	    "config.recovery_timeout_seconds must be above 0 and at most 31536000 seconds");
 }
 END_TEST
 
@@ -597,7 +704,12 @@ main(void)
 	tcase_add_test(tc, counts_are_integers_in_their_range);
 	tcase_add_test(tc, factors_are_numbers_in_their_range);
 	tcase_add_test(tc, words_are_one_of_a_few);
+	tcase_add_test(tc, what_an_agent_says_of_itself_is_kept_raw);
+	tcase_add_test(tc, what_an_agent_says_of_itself_is_bounded);
+	tcase_add_test(tc, incarnations_are_whole_numbers);
+	tcase_add_test(tc, a_name_may_stand_for_two_fields);
 	tcase_add_test(tc, lists_of_words_are_sets);
+	tcase_add_test(tc, a_breaker_has_a_name_and_settings);
 	tcase_add_test(tc, texts_are_utf8_of_a_bounded_length);
 	tcase_add_test(tc, lists_are_read_back_as_they_were_checked);
 	tcase_add_test(tc, a_bad_element_is_named);

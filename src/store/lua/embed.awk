@@ -25,7 +25,7 @@ function emit(file, dir, line)
 }
 
 BEGIN {
-	split("clock common helpers event unsubscribe_all buried message_id", names) # these are only included
+	split("clock common helpers event unsubscribe_all buried message_id end_leases drop_bucket breaker_state look_at", names) # these are only included
 	for (i in names)
 		only_included[names[i]]
 	print "/* Made by src/store/lua/embed.awk: do not edit. */"
