@@ -203,6 +203,9 @@ soak: deps ## memory over 10 million messages, 10,000 queues, 10,000 connections
 	$(again) all $(bench_bin)
 	@COORDD=$(abspath $(OUT))/coordd $(PYTHON) -B tests/soak $(SOAK_ARGS)
 
+model: deps-model ## search the models in tests/model, and see that they notice mistakes
+	@CC='$(CC)' $(PYTHON) -B tests/model/run $(MODEL_ARGS)
+
 # --- what is checked without running it --------------------------------------------------------
 
 lint: format-check tidy cppcheck layers docs-check shellcheck ## all of the following checks
@@ -257,7 +260,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: all units deps demo run check check-unit check-integration check-asan valgrind coverage fuzz \
-	under-valgrind fuzzers bench soak lint format format-check tidy cppcheck layers docs-check shellcheck install \
+	under-valgrind fuzzers bench soak model lint format format-check tidy cppcheck layers docs-check shellcheck install \
 	uninstall clean help FORCE
 .SECONDARY:
 FORCE:
