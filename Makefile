@@ -22,7 +22,8 @@ MAKEFLAGS += --no-builtin-rules
 
 # All but the two main programs go into one archive, so that every test can link what it needs.
 lib_src   := $(sort $(wildcard $(foreach d,base proto config net store queue events registry breaker api client,src/$d/*.c)))
-lib_src   += $(wildcard src/server.c src/janitor.c)
+main_src  := $(filter-out src/coordd.c,$(wildcard src/*.c))
+lib_src   += $(main_src)
 ctl_src   := $(sort $(wildcard src/ctl/*.c))
 unit_src  := $(sort $(wildcard tests/unit/test_*.c))
 tlib_src  := $(sort $(wildcard tests/lib/*.c))
@@ -31,7 +32,7 @@ bench_src := $(sort $(wildcard tests/bench/*.c))
 # Every script that the table names has to be there.
 lua       := $(sort $(wildcard src/store/lua/*.lua) \
 	$(shell awk -F '"' '/^SCRIPT/ { print "src/store/lua/" $$2 ".lua" }' src/store/scripts.def))
-all_src   := $(wildcard src/*.c) $(filter-out src/server.c src/janitor.c,$(lib_src)) $(ctl_src)
+all_src   := $(wildcard src/*.c) $(filter-out $(main_src),$(lib_src)) $(ctl_src)
 all_c     := $(all_src) $(unit_src) $(tlib_src) $(fuzz_src) $(bench_src)
 all_h     := $(sort $(wildcard src/*.h src/*/*.h tests/lib/*.h))
 

@@ -1,10 +1,10 @@
 /*
- * server: build all objects and wire them, serve, drain, free in reverse.
+ * server: build all objects and wire them, serve, free in reverse.
  *
  *	server_run()		from configuration to exit code
  *	on_redis_ready()	Redis is reached: the janitor looks first
- *	on_stop_signal()	drain: no new connections, no new work, parked receivers end
- *	drain_step()		answered all? close; all closed and Redis owes nothing? stop
+ *	server_note_state()	starting, ready, reloading, draining, stopping: whoever is told of it
+ *	server_stop()		drain.c
  */
 #include "server.h"
 
@@ -14,41 +14,33 @@
 #include <string.h>
 #include <sys/resource.h>
 
-#include "api/api.h"
 #include "base/id.h"
-#include "breaker/breaker.h"
-#include "events/events.h"
-#include "janitor.h"
-#include "net/listener.h"
-#include "store/bell.h"
-#include "store/embedded.h"
-#include "store/link.h"
+#include "base/log.h"
+#include "own.h"
 
 enum { EXIT_CANNOT_BIND = 69, EXIT_INTERNAL = 70, EXIT_CONFIG = 78 };
-enum { DRAIN_STEP_US = 5000, SPARE_FDS = 64 };
+enum { SPARE_FDS = 64 };
 
-struct server {
-	const struct config *cfg;
-	struct loop *loop;
-	struct embedded *embedded;
-	struct store *store;
-	struct queues *queues;
-	struct events *events;
-	struct registry *registry;
-	struct breakers *breakers;
-	struct api *api;
-	struct conns *conns;
-	struct listeners *listeners;
-	struct janitor *janitor;
-	struct event *on_term, *on_int, *on_hup;
-	struct timer drain, announce;
-	struct bell *bell;
-	char instance_id[QUEUES_BROKER_LEN +
-			 1]; /* random, of this process: "b-" and 16 characters */
-	bool is_draining, is_closing, is_announced;
-	uint64_t drain_until_us;
-	int status;
-};
+const char *const server_state_names[SERVER_STATES] = { "starting", "ready", "reloading",
+							"draining", "stopping" };
+
+/* State ------------------------------------------------------------------------------------------ */
+
+void
+server_note_state(struct server *srv)
+{
+	enum server_state state = srv->is_stopping    ? SERVER_STOPPING
+				  : srv->is_reloading ? SERVER_RELOADING
+				  : srv->is_draining  ? SERVER_DRAINING
+				  : srv->is_announced ? SERVER_READY
+						      : SERVER_STARTING;
+
+	if (state == srv->state)
+		return;
+	log_event(LOG_LEVEL_DEBUG, "server.state", "from=%s to=%s",
+		  server_state_names[srv->state], server_state_names[state]);
+	srv->state = state;
+}
 
 /* Redis ------------------------------------------------------------------------------------------ */
 
@@ -63,6 +55,7 @@ announce(void *arg)
 	if (srv->is_announced)
 		return;
 	srv->is_announced = true;
+	server_note_state(srv);
 	timer_clear(&srv->announce);
 	store_info(srv->store, &info);
 	log_event(LOG_LEVEL_INFO, "server.ready",
@@ -148,48 +141,13 @@ on_queue_wake(void *arg, uint64_t due_us)
 static const struct queues_ops queues_ops = { on_queue_wake };
 static const struct registry_ops registry_ops = { on_queue_wake };
 
-/* Stop ------------------------------------------------------------------------------------------- */
-
-static void
-drain_step(void *arg)
-{
-	struct server *srv = arg;
-	struct store_info info;
-	bool is_late = loop_now_us(srv->loop) >= srv->drain_until_us;
-
-	if (!srv->is_closing && (is_late || !api_in_flight(srv->api))) {
-		srv->is_closing = true;
-		conns_close_all(srv->conns);
-	}
-	store_info(srv->store, &info);
-	if (is_late || (srv->is_closing && !conns_count(srv->conns) && !info.pending)) {
-		loop_stop(srv->loop);
-		return;
-	}
-	timer_set(&srv->drain, DRAIN_STEP_US);
-}
+/* Signals ---------------------------------------------------------------------------------------- */
 
 static void
 on_stop_signal(evutil_socket_t sig, short what, void *arg)
 {
-	struct server *srv = arg;
-
 	(void)what;
-	if (srv->is_draining) {
-		log_event(LOG_LEVEL_NOTICE, "server.stop", "signal=%d now=yes", (int)sig);
-		loop_stop(srv->loop);
-		return;
-	}
-	log_event(LOG_LEVEL_INFO, "server.drain", "signal=%d connections=%u in_flight=%u",
-		  (int)sig, conns_count(srv->conns), api_in_flight(srv->api));
-	srv->is_draining = true;
-	srv->drain_until_us = loop_now_us(srv->loop) + srv->cfg->server.drain_timeout_us;
-	listeners_free(srv->listeners);
-	srv->listeners = NULL;
-	janitor_resign(srv->janitor);
-	api_drain(srv->api);
-	queues_end_waits(srv->queues, ERR_SHUTTING_DOWN);
-	timer_set(&srv->drain, DRAIN_STEP_US);
+	server_stop(arg, (int)sig);
 }
 
 static void
@@ -403,7 +361,7 @@ server_free(struct server *srv)
 	event_free(srv->on_term);
 	event_free(srv->on_int);
 	event_free(srv->on_hup);
-	timer_done(&srv->drain);
+	timer_done(&srv->stopping);
 	timer_done(&srv->announce);
 	loop_free(srv->loop);
 }
@@ -418,7 +376,7 @@ server_run(const struct config *cfg)
 		fputs("coordd: no event loop\n", stderr);
 		return EXIT_INTERNAL;
 	}
-	timer_init(&srv.drain, srv.loop, drain_step, &srv);
+	timer_init(&srv.stopping, srv.loop, server_stop_step, &srv);
 	timer_init(&srv.announce, srv.loop, announce, &srv);
 	watch_signals(&srv);
 	raise_descriptors(cfg);

@@ -1,0 +1,67 @@
+#ifndef COORDD_OWN_H
+#define COORDD_OWN_H
+
+#include "api/api.h"
+#include "base/loop.h"
+#include "breaker/breaker.h"
+#include "config/config.h"
+#include "events/events.h"
+#include "janitor.h"
+#include "net/listener.h"
+#include "queue/queue.h"
+#include "registry/registry.h"
+#include "store/bell.h"
+#include "store/embedded.h"
+#include "store/link.h"
+
+/*
+ * The server's objects, and what its parts share: server.c builds, drain.c stops. Inside src/*.c only.
+ */
+
+/* What the broker is doing, as others are told. */
+enum server_state {
+	SERVER_STARTING,
+	SERVER_READY,
+	SERVER_RELOADING,
+	SERVER_DRAINING, /* hands out nothing, and stays until it is told otherwise */
+	SERVER_STOPPING,
+	SERVER_STATES
+};
+
+extern const char *const server_state_names[SERVER_STATES];
+
+struct server {
+	const struct config *cfg;
+	struct loop *loop;
+	struct embedded *embedded;
+	struct store *store;
+	struct queues *queues;
+	struct events *events;
+	struct registry *registry;
+	struct breakers *breakers;
+	struct api *api;
+	struct conns *conns;
+	struct listeners *listeners;
+	struct janitor *janitor;
+	struct event *on_term, *on_int, *on_hup;
+	struct timer stopping, announce;
+	struct bell *bell;
+	char instance_id[QUEUES_BROKER_LEN +
+			 1]; /* random, of this process: "b-" and 16 characters */
+	enum server_state state;
+	bool is_announced, is_reloading, is_draining,
+		is_stopping; /* what the state is made of */
+	bool is_closing;
+	uint64_t stop_until_us;
+	int status;
+};
+
+/* One of the bits above has changed: whoever is told of the state is told. */
+void server_note_state(struct server *srv);
+
+/* drain.c */
+/* TERM or INT: no new connections, no new work; leave once all is answered, or in time. The second one leaves at once. */
+void server_stop(struct server *srv, int signal);
+void server_stop_step(void *srv);
+
+#endif
