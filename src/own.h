@@ -15,7 +15,7 @@
 #include "store/link.h"
 
 /*
- * The server's objects, and what its parts share: server.c builds, drain.c stops. Inside src/*.c only.
+ * The server's objects, and what its parts share: server.c builds, drain.c stops. Inside src/ itself only.
  */
 
 /* What the broker is doing, as others are told. */
