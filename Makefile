@@ -173,7 +173,7 @@ slow_asan := 4
 slow_coverage := 2
 slow := $(or $(slow_$(MODE)),1)
 run_tests = @ASAN_OPTIONS=detect_stack_use_after_return=1 UBSAN_OPTIONS=print_stacktrace=1 \
-	COORDD_TEST_SLOW=$(slow) CK_TIMEOUT_MULTIPLIER=$(slow) \
+	TEST_SLOW=$(slow) CK_TIMEOUT_MULTIPLIER=$(slow) \
 	COORDD=$(abspath $(OUT))/coordd COORDCTL=$(abspath $(OUT))/coordctl $(PYTHON) -B tests/run
 
 valgrind: deps-lint ## the unit tests under valgrind

@@ -32,6 +32,8 @@ static const char help[] =
 	"input);\n"
 	"                              default " DEFAULT_FILE " where that exists\n"
 	"  -t, --test                  check the configuration and exit\n"
+	"  -T, --print-config          print the configuration, where each value comes from, "
+	"and exit\n"
 	"      --set KEY=VALUE         override one key, as in --set log.level=debug "
 	"(repeatable)\n"
 	"      --embedded-redis [DIR]  run a private redis-server, its data in DIR\n"
@@ -44,13 +46,15 @@ static const char help[] =
 	"exit\n"
 	"  -h, --help                  print this and exit\n"
 	"\n"
-	"A flag wins over a file, a file over the default.\n";
+	"A flag wins over the environment (COORDD_LOG__LEVEL is log.level), that over a file,\n"
+	"a file over the default.\n";
 
 enum { OPT_SET = 256, OPT_EMBEDDED, OPT_DEFAULTS, OPT_VERSION };
 
 static const struct option longs[] = {
 	{ "config", required_argument, NULL, 'c' },
 	{ "test", no_argument, NULL, 't' },
+	{ "print-config", no_argument, NULL, 'T' },
 	{ "set", required_argument, NULL, OPT_SET },
 	{ "embedded-redis", optional_argument, NULL, OPT_EMBEDDED },
 	{ "log-level", required_argument, NULL, 'l' },
@@ -67,7 +71,8 @@ struct arguments {
 	const char **files;
 	struct config_set *sets;
 	unsigned n_files, n_sets;
-	bool is_test, is_quiet, is_verbose, wants_help, wants_version, wants_defaults;
+	bool is_test, is_quiet, is_verbose, wants_help, wants_version, wants_config,
+		wants_defaults;
 };
 
 static void
@@ -100,6 +105,9 @@ read_option(struct arguments *a, int c, char **argv)
 		return EX_OK;
 	case 't':
 		a->is_test = true;
+		return EX_OK;
+	case 'T':
+		a->wants_config = true;
 		return EX_OK;
 	case 'l':
 		add_set(a, "log.level", optarg);
@@ -150,7 +158,7 @@ read_arguments(struct arguments *a, int argc, char **argv)
 	a->files = xcalloc((size_t)argc, sizeof(*a->files));
 	a->sets = xcalloc(2 * (size_t)argc + 1,
 			  sizeof(*a->sets)); /* a word makes two at most, and -q one */
-	while (!status && (c = getopt_long(argc, argv, "+c:tl:qvfdh", longs, NULL)) != -1)
+	while (!status && (c = getopt_long(argc, argv, "+c:tTl:qvfdh", longs, NULL)) != -1)
 		status = read_option(a, c, argv);
 	if (!status && argv[optind]) {
 		fprintf(stderr, "coordd: \"%s\" is not expected here; try \"coordd --help\"\n",
@@ -225,14 +233,25 @@ open_log(const struct config *cfg, const struct config_errors *why)
 static int
 run(const struct arguments *a)
 {
+	struct config_source source = {
+		.files = a->files,
+		.n_files = a->n_files,
+		.environment = (const char *const *)environ,
+		.sets = a->sets,
+		.n_sets = a->n_sets,
+		.checks = &checks,
+	};
 	struct config_errors why = { 0 };
 	struct config cfg = { 0 };
 	int status = EX_OK;
 
-	if (config_load(&cfg, a->files, a->n_files, a->sets, a->n_sets, &checks, &why)) {
+	if (config_load(&cfg, &source, &why)) {
 		config_errors_print(&why, stderr);
 		status = !why.is_mixed && !strcmp(why.where, CONFIG_FLAGS) ? EX_USAGE
 									   : EX_CONFIG;
+	} else if (a->wants_config) {
+		config_errors_print(&why, stderr);
+		config_print(&cfg, stdout);
 	} else if (a->is_test) {
 		config_errors_print(&why, stderr);
 		if (!a->is_quiet)
@@ -244,6 +263,7 @@ run(const struct arguments *a)
 	}
 	config_errors_done(&why);
 	config_done(&cfg);
+	config_source_done(&source);
 	return status;
 }
 

@@ -1,6 +1,7 @@
 #include "config/config.h"
 
 #include <assert.h>
+#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
@@ -15,20 +16,17 @@
 #include "config/yaml.h"
 
 /*
- * config_load(): the defaults, then each file, then each flag are written over one another into
- * `next`, which takes the place of what was in force only when nothing was wrong. All errors
- * are collected, so that one run tells all.
+ * config_load(): the defaults, then each file, then the environment, then each flag are written
+ * over one another into `next`, which takes the place of what was in force only when nothing was
+ * wrong. All errors are collected, so that one run tells all.
  */
 struct loader {
 	struct config next;
+	struct config_source *source;
 	struct config_errors *why;
-	const struct config_checks *checks;
-	const char *file;    /* read now, as errors name it */
-	bool is_open_to_all; /* everybody may read it */
-	struct origin {
-		const char *file; /* NULL: the default */
-		struct yaml_at at;
-	} origins[OPTION_COUNT];
+	enum origin_kind kind; /* of what is read now */
+	const char *file;      /* as errors name it: the file, the variable, CONFIG_FLAGS */
+	bool is_open_to_all;   /* everybody may read it */
 };
 
 enum { PASSWORD_MAX = 512 };
@@ -120,7 +118,7 @@ config_errors_done(struct config_errors *why)
 static enum err
 check_addresses(const struct loader *l, const struct config_option *o, struct errmsg *why)
 {
-	const struct config_checks *checks = l->checks;
+	const struct config_checks *checks = l->source->checks;
 	const struct config_list *listen = &l->next.server.listen;
 
 	if (!checks)
@@ -137,13 +135,14 @@ check_addresses(const struct loader *l, const struct config_option *o, struct er
 	return OK;
 }
 
-/* Whether the option holds a password now. */
-static bool
-holds_secret(const struct config *cfg, const struct config_option *o)
+/* The option has this value from here. */
+static void
+note_origin(struct loader *l, const struct config_option *o, struct yaml_at at)
 {
-	if (o->kind == OPTION_SECRET)
-		return **(char *const *)((const char *)cfg + o->offset) != 0;
-	return o->offset == offsetof(struct config, redis.url) && strchr(cfg->redis.url, '@');
+	struct config_origin *origin = &l->next.origins[o - config_options];
+
+	free(origin->name);
+	*origin = (struct config_origin){ l->kind, xstrdup(l->file), at };
 }
 
 /* The value of an option was set, or not: `err` and `why` of that. */
@@ -157,8 +156,8 @@ option_was_set(struct loader *l, const struct config_option *o, struct yaml_at a
 		complain_option(l, l->file, at, o->path, why->text);
 		return;
 	}
-	l->origins[o - config_options] = (struct origin){ l->file, at };
-	if (l->is_open_to_all && holds_secret(&l->next, o)) {
+	note_origin(l, o, at);
+	if (l->is_open_to_all && option_holds_secret(&l->next, o)) {
 		char text[160];
 
 		snprintf(text, sizeof(text),
@@ -262,6 +261,31 @@ read_all(int fd, size_t max, struct buf *to, struct errmsg *why)
 	}
 }
 
+/* Standard input, or what it held when it was read before. */
+static enum err
+read_input(struct config_source *source, struct buf *to, struct errmsg *why)
+{
+	enum err err;
+
+	if (source->input) {
+		buf_puts(to, source->input);
+		return OK;
+	}
+	err = read_all(STDIN_FILENO, YAML_MAX_BYTES, to, why);
+	if (!err)
+		source->input = xmemdup(to->data, to->len);
+	return err;
+}
+
+void
+config_source_done(struct config_source *source)
+{
+	if (source->input)
+		explicit_bzero(source->input, strlen(source->input));
+	free(source->input);
+	source->input = NULL;
+}
+
 static enum err
 read_file(const char *path, struct buf *to, bool *is_open_to_all, struct errmsg *why)
 {
@@ -269,9 +293,6 @@ read_file(const char *path, struct buf *to, bool *is_open_to_all, struct errmsg 
 	enum err err;
 	int fd;
 
-	*is_open_to_all = false;
-	if (strcmp(path, "-") == 0)
-		return read_all(STDIN_FILENO, YAML_MAX_BYTES, to, why);
 	fd = open_regular(path, &st, why);
 	if (fd < 0)
 		return why->err;
@@ -288,8 +309,13 @@ load_file(struct loader *l, const char *path)
 	struct errmsg why = { 0 };
 	struct buf bytes = { 0 };
 
-	l->file = strcmp(path, "-") == 0 ? "<stdin>" : path;
-	if (read_file(path, &bytes, &l->is_open_to_all, &why))
+	bool is_input = strcmp(path, "-") == 0;
+
+	l->kind = ORIGIN_FILE;
+	l->file = is_input ? "<stdin>" : path;
+	l->is_open_to_all = false;
+	if (is_input ? read_input(l->source, &bytes, &why)
+		     : read_file(path, &bytes, &l->is_open_to_all, &why))
 		complain(l, l->file, (struct yaml_at){ 0 }, why.text);
 	else
 		root = yaml_read(buf_str(&bytes), on_yaml_error, l);
@@ -301,20 +327,106 @@ load_file(struct loader *l, const char *path)
 	buf_done(&bytes);
 }
 
-/* --- flags --------------------------------------------------------------------- */
+/* --- the environment and flags ------------------------------------------------- */
+
+/* What some of COORDD_* is for, besides keys: of the service's unit, and what Kubernetes sets in
+ * every container where a service is called coordd. No section has one of these names. */
+static bool
+is_foreign(const char *name)
+{
+	static const char *const names[] = { "OPTS=", "CONFIG=", "SERVICE_", "PORT=", "PORT_" };
+
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+		if (strncmp(name, names[i], strlen(names[i])) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* COORDD_LOG__LEVEL is log.level. Other than capitals stand for nothing. */
+static void
+put_path_of_variable(struct buf *path, const char *name)
+{
+	for (const char *p = name; *p; p++) {
+		if (p[0] == '_' && p[1] == '_') {
+			buf_putc(path, '.');
+			p++;
+		} else {
+			buf_putc(path, isupper((unsigned char)*p)   ? (char)tolower(*p)
+				       : islower((unsigned char)*p) ? '?'
+								    : *p);
+		}
+	}
+	buf_putc(path, '\0');
+}
+
+static void
+unknown_variable(struct loader *l, const char *path)
+{
+	const struct config_option *near = option_nearest(path);
+	struct buf text = { 0 };
+
+	buf_puts(&text, "no key is called so");
+	if (near) {
+		buf_puts(&text, "; did you mean " CONFIG_ENVIRONMENT);
+		for (const char *p = near->path; *p; p++) {
+			if (*p == '.')
+				buf_puts(&text, "__");
+			else
+				buf_putc(&text, (char)toupper(*p));
+		}
+		buf_putc(&text, '?');
+	}
+	buf_putc(&text, '\0');
+	complain(l, l->file, (struct yaml_at){ 0 }, text.data);
+	buf_done(&text);
+}
+
+/* Put the text of a variable or flag, `l->file`, into the option. */
+static void
+set_text(struct loader *l, const struct config_option *o, const char *text)
+{
+	struct errmsg why = { 0 };
+	enum err err = option_set_text(&l->next, o, text, &why);
+
+	option_was_set(l, o, (struct yaml_at){ 0 }, err, &why);
+}
+
+static void
+apply_variable(struct loader *l, const char *variable)
+{
+	size_t skip = strlen(CONFIG_ENVIRONMENT), n = strcspn(variable, "=");
+	const struct config_option *o;
+	struct buf path = { 0 };
+	char *name, quoted[160];
+
+	if (strncmp(variable, CONFIG_ENVIRONMENT, skip) != 0 || is_foreign(variable + skip) ||
+	    !variable[n])
+		return;
+	name = xmemdup(variable, n);
+	put_path_of_variable(&path, name + skip);
+	l->kind = ORIGIN_ENVIRONMENT;
+	l->file = log_quote(quoted, sizeof(quoted), str_of(name));
+	l->is_open_to_all = false;
+	o = option_find(path.data);
+	if (o)
+		set_text(l, o, variable + n + 1);
+	else
+		unknown_variable(l, path.data);
+	buf_done(&path);
+	free(name);
+}
 
 static void
 apply_set(struct loader *l, const struct config_set *set)
 {
 	const struct config_option *o = option_find(set->path);
-	struct yaml_at nowhere = { 0 };
-	struct errmsg why = { 0 };
 
+	l->kind = ORIGIN_FLAG;
 	l->file = CONFIG_FLAGS;
 	l->is_open_to_all = true; /* ps shows it */
 	if (o) {
-		option_was_set(l, o, nowhere, option_set_text(&l->next, o, set->value, &why),
-			       &why);
+		set_text(l, o, set->value);
 	} else {
 		const char *dot = strrchr(set->path, '.');
 		struct buf prefix = { 0 };
@@ -322,31 +434,31 @@ apply_set(struct loader *l, const struct config_set *set)
 		if (dot)
 			buf_put(&prefix, set->path, (size_t)(dot + 1 - set->path));
 		buf_putc(&prefix, '\0');
-		unknown_key(l, nowhere, prefix.data, dot ? dot + 1 : set->path);
+		unknown_key(l, (struct yaml_at){ 0 }, prefix.data, dot ? dot + 1 : set->path);
 		buf_done(&prefix);
 	}
 }
 
 /* --- what must fit together ---------------------------------------------------- */
 
-static const struct origin *
+static const struct config_origin *
 origin_of(const struct loader *l, const char *path)
 {
 	const struct config_option *o = option_find(path);
 
 	assert(o);
-	return &l->origins[o - config_options];
+	return &l->next.origins[o - config_options];
 }
 
 /* Complain where the first of the two was set, or else the second. */
 static void
 complain_pair(struct loader *l, const char *path, const char *other, const char *text)
 {
-	const struct origin *origin = origin_of(l, path);
+	const struct config_origin *origin = origin_of(l, path);
 
-	if (!origin->file)
+	if (!origin->name)
 		origin = origin_of(l, other);
-	complain_option(l, origin->file ? origin->file : "defaults", origin->at, path, text);
+	complain_option(l, origin->name ? origin->name : "defaults", origin->at, path, text);
 }
 
 static void
@@ -410,7 +522,7 @@ read_password(const char *path, char **password, struct errmsg *why)
 static void
 check_password(struct loader *l)
 {
-	const struct origin *origin = origin_of(l, "redis.password_file");
+	const struct config_origin *origin = origin_of(l, "redis.password_file");
 	struct config *c = &l->next;
 	struct errmsg why = { 0 };
 	char *password = NULL;
@@ -421,7 +533,7 @@ check_password(struct loader *l)
 		complain_pair(l, "redis.password_file", "redis.password",
 			      "redis.password is set as well; only one may be");
 	} else if (read_password(c->redis.password_file, &password, &why)) {
-		complain_option(l, origin->file, origin->at, "redis.password_file", why.text);
+		complain_option(l, origin->name, origin->at, "redis.password_file", why.text);
 	} else {
 		free(c->redis.password);
 		c->redis.password = password;
@@ -433,14 +545,19 @@ check_password(struct loader *l)
 void
 config_done(struct config *cfg)
 {
-	for (unsigned i = 0; i < OPTION_COUNT; i++)
+	for (unsigned i = 0; i < OPTION_COUNT; i++) {
 		option_clear(cfg, &config_options[i]);
+		if (cfg->origins)
+			free(cfg->origins[i].name);
+	}
+	free(cfg->origins);
 	*cfg = (struct config){ 0 };
 }
 
 static void
 set_defaults(struct config *cfg)
 {
+	cfg->origins = xcalloc(OPTION_COUNT, sizeof(*cfg->origins));
 	for (unsigned i = 0; i < OPTION_COUNT; i++) {
 		const struct config_option *o = &config_options[i];
 		enum err err = option_set_text(cfg, o, o->otherwise, NULL);
@@ -451,18 +568,18 @@ set_defaults(struct config *cfg)
 }
 
 enum err
-config_load(struct config *cfg, const char *const *files, unsigned n_files,
-	    const struct config_set *sets, unsigned n_sets, const struct config_checks *checks,
-	    struct config_errors *why)
+config_load(struct config *cfg, struct config_source *source, struct config_errors *why)
 {
-	struct loader l = { .why = why, .checks = checks };
+	struct loader l = { .why = why, .source = source };
 	struct config old;
 
 	set_defaults(&l.next);
-	for (unsigned i = 0; i < n_files; i++)
-		load_file(&l, files[i]);
-	for (unsigned i = 0; i < n_sets; i++)
-		apply_set(&l, &sets[i]);
+	for (unsigned i = 0; i < source->n_files; i++)
+		load_file(&l, source->files[i]);
+	for (const char *const *v = source->environment; v && *v; v++)
+		apply_variable(&l, *v);
+	for (unsigned i = 0; i < source->n_sets; i++)
+		apply_set(&l, &source->sets[i]);
 	if (!why->n) { /* else some values are not what was asked for */
 		check_orders(&l);
 		check_password(&l);
@@ -476,84 +593,25 @@ config_load(struct config *cfg, const char *const *files, unsigned n_files,
 	return why->n ? ERR_BAD_REQUEST : OK;
 }
 
-/* --- the file of defaults ------------------------------------------------------ */
-
-enum { COMMENT_COLUMN = 40, LAST_COLUMN = 80 };
-
-static void
-print_sections(FILE *out, const char *path, const char *before)
+enum err
+config_check_reload(const struct config *from, const struct config *to,
+		    struct config_errors *why)
 {
-	size_t same = 0;
-	unsigned depth = 0;
-	const char *dot;
+	struct loader l = { .why = why };
 
-	for (size_t i = 0; path[i] && path[i] == before[i]; i++) {
-		if (path[i] == '.') {
-			same = i + 1;
-			depth++;
-		}
-	}
-	if (!depth && *before)
-		fputc('\n', out);
-	while ((dot = strchr(path + same, '.'))) {
-		fprintf(out, "%*s%.*s:\n", (int)depth * 2, "", (int)(dot - path - (int)same),
-			path + same);
-		same = (size_t)(dot + 1 - path);
-		depth++;
-	}
-}
-
-static void
-print_option(FILE *out, const struct config_option *o)
-{
-	bool is_quoted = o->kind == OPTION_MODE || !*o->otherwise;
-	const char *name = strrchr(o->path, '.'), *quote = is_quoted ? "\"" : "",
-		   *line = o->help;
-	char comment[160], key[160];
-	int indent = 0, n;
-
-	for (const char *p = o->path; *p; p++)
-		indent += *p == '.' ? 2 : 0;
-	name = name ? name + 1 : o->path;
-	n = o->kind == OPTION_LIST ? snprintf(key, sizeof(key), "%*s%s:", indent, "", name)
-				   : snprintf(key, sizeof(key), "%*s%s: %s%s%s", indent, "",
-					      name, quote, o->otherwise, quote);
-	snprintf(comment, sizeof(comment), "# [%c]%s%.*s", o->is_reloadable ? 'R' : 'S',
-		 *line ? " " : "", (int)strcspn(line, "\n"), line);
-	line += strcspn(line, "\n");
-	if (!*line && (n + 2 > COMMENT_COLUMN ? n + 2 : COMMENT_COLUMN) + strlen(comment) <=
-			      LAST_COLUMN) {
-		fprintf(out, "%-*s%s%s\n", COMMENT_COLUMN, key,
-			n + 2 > COMMENT_COLUMN ? "  " : "", comment);
-	} else {
-		fprintf(out, "%*s%s\n", indent, "", comment);
-		while (*line) {
-			size_t len = strcspn(++line, "\n");
-
-			fprintf(out, "%*s# %.*s\n", indent, "", (int)len, line);
-			line += len;
-		}
-		fprintf(out, "%s\n", key);
-	}
-	if (o->kind == OPTION_LIST)
-		fprintf(out, "%*s- %s\n", indent + 2, "", o->otherwise);
-}
-
-void
-config_print_defaults(FILE *out)
-{
-	const char *before = "";
-
-	fputs("---\n"
-	      "# coordd.yaml: every key with its built-in default. An empty file is valid.\n"
-	      "# Durations: ms s m h d. Sizes: B KiB MiB GiB. Unknown or repeated keys,\n"
-	      "# wrong types, aliases and tags are errors (exit 78), never warnings.\n"
-	      "# [R] = may change while coordd runs; [S] = needs a restart. For now coordd\n"
-	      "# reads its configuration at start only.\n",
-	      out);
 	for (unsigned i = 0; i < OPTION_COUNT; i++) {
-		print_sections(out, config_options[i].path, before);
-		print_option(out, &config_options[i]);
-		before = config_options[i].path;
+		const struct config_option *o = &config_options[i];
+		const struct config_origin *origin = &to->origins[i];
+		struct buf text = { 0 };
+
+		if (o->is_reloadable || option_is_same(from, to, o))
+			continue;
+		buf_puts(&text, "a change needs a restart; now it is ");
+		option_put_text(&text, from, o);
+		buf_putc(&text, '\0');
+		complain_option(&l, origin->name ? origin->name : "defaults", origin->at,
+				o->path, text.data);
+		buf_done(&text);
 	}
+	return why->n ? ERR_BAD_REQUEST : OK;
 }

@@ -9,10 +9,10 @@
 #include "base/log.h"
 
 /*
- * What options.def lists, as values. A flag (struct config_set) wins over a file, a later file
- * over an earlier one, a file over the default. Durations are in microseconds, sizes in bytes;
- * texts are never NULL and belong to the config. All zero is an empty one, good for
- * config_load() and config_done() only.
+ * What options.def lists, as values. A flag wins over the environment, that over a file, a later
+ * file over an earlier one, a file over the default (struct config_source). Durations are in
+ * microseconds, sizes in bytes; texts are never NULL and belong to the config. All zero is an
+ * empty one, good for config_load() and config_done() only.
  */
 struct config_list {
 	char **items;
@@ -73,6 +73,8 @@ struct config {
 		char *file;
 		unsigned rate_limit;
 	} log;
+	struct config_origin
+		*origins; /* where each value came from, in the order of options.def */
 };
 
 /* One `--set PATH=VALUE`. The entries of a list are separated by commas. */
@@ -86,6 +88,24 @@ struct config_checks {
 	bool (*listen)(const char *url, struct errmsg *why);
 	bool (*redis)(const char *url, struct errmsg *why);
 };
+
+/*
+ * What a configuration is read from, at the start and by each reload alike. All zero is nothing:
+ * the defaults. Everything but `input` is the owner's.
+ */
+struct config_source {
+	const char *const *files; /* "-" is standard input */
+	unsigned n_files;
+	const char *const *environment; /* "NAME=VALUE", NULL at the end; NULL is none */
+	const struct config_set *sets;
+	unsigned n_sets;
+	const struct config_checks *checks; /* NULL takes every address */
+	char *input; /* what standard input held: it can be read once only */
+};
+void config_source_done(struct config_source *source);
+
+/* Variables that begin with this are keys: COORDD_LOG__LEVEL is log.level. */
+#define CONFIG_ENVIRONMENT "COORDD_"
 
 /* What is wrong, line by line ("FILE:LINE:COLUMN: text"), in the order found. All zero is none.
  */
@@ -101,18 +121,44 @@ struct config_errors {
 };
 
 /*
- * Read `files` ("-" is standard input), then `sets`, and check all of it. OK, or
- * ERR_BAD_REQUEST with every error in `why`; then `cfg` is untouched. What `cfg` held before is
- * freed. `why` may hold warnings either way.
+ * Read all of `source`, and check all of it. OK, or ERR_BAD_REQUEST with every error in `why`;
+ * then `cfg` is untouched. What `cfg` held before is freed. `why` may hold warnings either way.
  */
-enum err config_load(struct config *cfg, const char *const *files, unsigned n_files,
-		     const struct config_set *sets, unsigned n_sets,
-		     const struct config_checks *checks, struct config_errors *why);
+enum err
+config_load(struct config *cfg, struct config_source *source, struct config_errors *why);
 void config_done(struct config *cfg);
 
 /* Print them, the warnings first, and last how many errors there are. */
 void config_errors_print(const struct config_errors *why, FILE *out);
 void config_errors_done(struct config_errors *why);
+
+/* --- as text -------------------------------------------------------------------------- */
+
+/* One value. `text` is what --set takes for it; a password in it is written "***". */
+struct config_value {
+	const char *path, *text;
+	const char *origin; /* "default", "coordd.yaml:12", "env" or "flag" */
+	const char *place;  /* the same as errors begin: "coordd.yaml:12:9", CONFIG_FLAGS ... */
+	bool is_reloadable; /* else a change needs a restart */
+};
+
+/* Every value, in the order of options.def. What `cb` is given dies with it. */
+typedef void config_value_cb(void *arg, const struct config_value *value);
+void config_each(const struct config *cfg, config_value_cb *cb, void *arg);
+
+/* The values that differ; returns how many. Passwords are compared, not shown. `cb` may be NULL. */
+typedef void
+config_change_cb(void *arg, const struct config_value *from, const struct config_value *to);
+unsigned config_diff(const struct config *from, const struct config *to, config_change_cb *cb,
+		     void *arg);
+
+/* Whether `to` may take the place of `from` in a running coordd: ERR_BAD_REQUEST, and an error
+ * for each value that needs a restart, when it may not. */
+enum err config_check_reload(const struct config *from, const struct config *to,
+			     struct config_errors *why);
+
+/* What is in force, as a file with the origin of each value beside it. */
+void config_print(const struct config *cfg, FILE *out);
 
 /* The commented file of all defaults: conf/coordd.yaml. */
 void config_print_defaults(FILE *out);

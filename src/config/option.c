@@ -17,6 +17,7 @@
 #define TYPE_MODE     unsigned
 #define TYPE_TEXT     char *
 #define TYPE_SECRET   char *
+#define TYPE_URL      char *
 #define TYPE_WORD     char *
 #define TYPE_CHOICE   unsigned
 #define TYPE_LIST     struct config_list
@@ -72,7 +73,7 @@ least(size_t a, size_t b)
 static size_t
 distance(const char *a, size_t an, const char *b, size_t bn)
 {
-	enum { LONGEST = 40 };
+	enum { LONGEST = 64 };
 	size_t rows[3][LONGEST + 1], *before = rows[0], *last = rows[1], *row = rows[2], *spare;
 
 	if (an > LONGEST || bn > LONGEST)
@@ -127,6 +128,24 @@ option_suggest(const char *prefix, const char *key, char *out, size_t n)
 	memcpy(out, found.p, found.n);
 	out[found.n] = 0;
 	return true;
+}
+
+const struct config_option *
+option_nearest(const char *path)
+{
+	const struct config_option *found = NULL;
+	size_t best = 4; /* not as far as this */
+
+	for (unsigned i = 0; i < OPTION_COUNT; i++) {
+		const char *other = config_options[i].path;
+		size_t d = distance(path, strlen(path), other, strlen(other));
+
+		if (d < best) {
+			best = d;
+			found = &config_options[i];
+		}
+	}
+	return found;
 }
 
 /* --- numbers ------------------------------------------------------------------- */
@@ -369,7 +388,8 @@ check_writing(const struct config_option *o, const char *text, enum writing writ
 	bool is_number =
 		o->kind == OPTION_BOOL || o->kind == OPTION_INT || o->kind == OPTION_FLOAT;
 	bool is_text = o->kind == OPTION_MODE || o->kind == OPTION_TEXT ||
-		       o->kind == OPTION_SECRET || o->kind == OPTION_LIST;
+		       o->kind == OPTION_SECRET || o->kind == OPTION_URL ||
+		       o->kind == OPTION_LIST;
 
 	if (is_number && writing == QUOTED)
 		return errmsg_set(why, ERR_BAD_REQUEST, "must be %s, without quotes",
@@ -413,6 +433,7 @@ set_scalar(struct config *cfg, const struct config_option *o, const char *text,
 		return set_mode(to, text, shown, why);
 	case OPTION_TEXT:
 	case OPTION_SECRET:
+	case OPTION_URL:
 		err = check_text(o, text, why);
 		if (!err)
 			replace(to, text);
@@ -548,6 +569,7 @@ option_clear(struct config *cfg, const struct config_option *o)
 
 	switch (o->kind) {
 	case OPTION_SECRET:
+	case OPTION_URL:
 		if (*text)
 			explicit_bzero(*text, strlen(*text));
 		/* fall through */
@@ -562,4 +584,161 @@ option_clear(struct config *cfg, const struct config_option *o)
 	default:
 		break;
 	}
+}
+
+/* --- text ---------------------------------------------------------------------- */
+
+/* The default as the table writes it, all else in the largest unit of which it is a whole number. */
+static void
+put_whole(struct buf *to, const struct config_option *o, uint64_t v)
+{
+	const struct unit *units = units_of(o->kind), *best = units;
+	uint64_t otherwise;
+
+	if (read_whole(o->otherwise, units, &otherwise) == READ && otherwise == v) {
+		buf_puts(to, o->otherwise);
+		return;
+	}
+	for (const struct unit *u = units; u->name; u++) {
+		if (v && v % u->factor == 0)
+			best = u;
+	}
+	buf_printf(to, "%llu%s", (unsigned long long)(v / best->factor), best->name);
+}
+
+/* As short as reads back the same, with one place at least. */
+static void
+put_float(struct buf *to, double v)
+{
+	char text[400];
+	int places = 1;
+
+	do {
+		snprintf(text, sizeof(text), "%.*f", places, v);
+	} while (strtod(text, NULL) != v && places++ < 40);
+	buf_puts(to, text);
+}
+
+/* The colon before the password of a URL, and in `end` the sign behind it; NULL without one. */
+static const char *
+find_password(const char *url, const char **end)
+{
+	const char *start = strstr(url, "://");
+
+	start = start ? start + 3 : url;
+	*end = strrchr(start, '@');
+	return *end ? memchr(start, ':', (size_t)(*end - start)) : NULL;
+}
+
+/* "redis://user:***@host" */
+static void
+put_url(struct buf *to, const char *url)
+{
+	const char *end, *colon = find_password(url, &end);
+
+	if (colon) {
+		buf_put(to, url, (size_t)(colon + 1 - url));
+		buf_puts(to, "***");
+		url = end;
+	}
+	buf_puts(to, url);
+}
+
+void
+option_put_text(struct buf *to, const struct config *cfg, const struct config_option *o)
+{
+	const void *member = (const char *)cfg + o->offset;
+	const struct config_list *list = member;
+	const char *text = o->min;
+
+	switch (o->kind) {
+	case OPTION_BOOL:
+		buf_puts(to, *(const bool *)member ? "true" : "false");
+		break;
+	case OPTION_INT:
+		put_whole(to, o, *(const unsigned *)member);
+		break;
+	case OPTION_SIZE:
+	case OPTION_DURATION:
+		put_whole(to, o, *(const uint64_t *)member);
+		break;
+	case OPTION_FLOAT:
+		put_float(to, *(const double *)member);
+		break;
+	case OPTION_MODE:
+		buf_printf(to, "%04o", *(const unsigned *)member);
+		break;
+	case OPTION_SECRET:
+		buf_puts(to, **(char *const *)member ? "***" : "");
+		break;
+	case OPTION_URL:
+		put_url(to, *(char *const *)member);
+		break;
+	case OPTION_TEXT:
+	case OPTION_WORD:
+		buf_puts(to, *(char *const *)member);
+		break;
+	case OPTION_CHOICE:
+		for (unsigned n = *(const unsigned *)member; n; n--)
+			text += strcspn(text, "|") + 1;
+		buf_put(to, text, strcspn(text, "|"));
+		break;
+	case OPTION_LIST:
+		for (unsigned i = 0; i < list->n; i++) {
+			buf_puts(to, i ? "," : "");
+			buf_puts(to, list->items[i]);
+		}
+		break;
+	}
+}
+
+bool
+option_holds_secret(const struct config *cfg, const struct config_option *o)
+{
+	char *const *text = (char *const *)((const char *)cfg + o->offset);
+	const char *end;
+
+	if (o->kind == OPTION_URL)
+		return find_password(*text, &end) != NULL;
+	return o->kind == OPTION_SECRET && **text;
+}
+
+static bool
+is_same_list(const struct config_list *a, const struct config_list *b)
+{
+	if (a->n != b->n)
+		return false;
+	for (unsigned i = 0; i < a->n; i++) {
+		if (strcmp(a->items[i], b->items[i]) != 0)
+			return false;
+	}
+	return true;
+}
+
+bool
+option_is_same(const struct config *a, const struct config *b, const struct config_option *o)
+{
+	const void *x = (const char *)a + o->offset, *y = (const char *)b + o->offset;
+
+	switch (o->kind) {
+	case OPTION_BOOL:
+		return *(const bool *)x == *(const bool *)y;
+	case OPTION_INT:
+	case OPTION_MODE:
+	case OPTION_CHOICE:
+		return *(const unsigned *)x == *(const unsigned *)y;
+	case OPTION_SIZE:
+	case OPTION_DURATION:
+		return *(const uint64_t *)x == *(const uint64_t *)y;
+	case OPTION_FLOAT:
+		return *(const double *)x == *(const double *)y;
+	case OPTION_TEXT:
+	case OPTION_SECRET:
+	case OPTION_URL:
+	case OPTION_WORD:
+		return strcmp(*(char *const *)x, *(char *const *)y) == 0;
+	case OPTION_LIST:
+		return is_same_list(x, y);
+	}
+	return false;
 }

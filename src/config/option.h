@@ -1,6 +1,7 @@
 #ifndef COORDD_CONFIG_OPTION_H
 #define COORDD_CONFIG_OPTION_H
 
+#include "base/buf.h"
 #include "config/config.h"
 #include "config/yaml.h"
 
@@ -14,6 +15,7 @@ enum option_kind {
 	OPTION_MODE,
 	OPTION_TEXT,
 	OPTION_SECRET,
+	OPTION_URL,
 	OPTION_WORD,
 	OPTION_CHOICE,
 	OPTION_LIST
@@ -37,6 +39,14 @@ enum {
 
 extern const struct config_option config_options[OPTION_COUNT];
 
+/* Where the value of an option came from. */
+enum origin_kind { ORIGIN_DEFAULT, ORIGIN_FILE, ORIGIN_ENVIRONMENT, ORIGIN_FLAG };
+struct config_origin {
+	enum origin_kind kind;
+	char *name; /* the file, the variable, CONFIG_FLAGS; NULL of a default */
+	struct yaml_at at;
+};
+
 /* The row of a path; NULL when there is none. */
 const struct config_option *option_find(const char *path);
 
@@ -50,6 +60,10 @@ bool option_is_section(const char *path);
  */
 bool option_suggest(const char *prefix, const char *key, char *out, size_t n);
 
+/* The option whose whole path is nearly `path`, with "_" where a dot belongs or the like; NULL when
+ * none is. */
+const struct config_option *option_nearest(const char *path);
+
 /* Put a value from a file into `cfg`; what it held is freed. On error only `why` is changed. */
 enum err option_set_node(struct config *cfg, const struct config_option *o,
 			 const struct yaml_node *node, struct errmsg *why);
@@ -58,5 +72,12 @@ enum err option_set_text(struct config *cfg, const struct config_option *o, cons
 			 struct errmsg *why);
 /* Free what the option holds; it is all zero afterwards. */
 void option_clear(struct config *cfg, const struct config_option *o);
+
+/* Append the value as option_set_text() takes it; "***" stands for a password. */
+void option_put_text(struct buf *to, const struct config *cfg, const struct config_option *o);
+bool
+option_is_same(const struct config *a, const struct config *b, const struct config_option *o);
+/* Whether the value holds a password. */
+bool option_holds_secret(const struct config *cfg, const struct config_option *o);
 
 #endif

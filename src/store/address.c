@@ -118,7 +118,7 @@ address_read(struct address *a, const char *url, struct errmsg *why)
 	}
 	address_done(&read);
 	errmsg_set(why, ERR_BAD_REQUEST,
-		   "redis.url is neither redis://[user:password@]host[:port][/db] nor "
+		   "is neither redis://[user:password@]host[:port][/db] nor "
 		   "unix:///path[?db=n]");
 	return false;
 }

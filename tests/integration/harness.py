@@ -26,7 +26,7 @@ REPO = Path(__file__).resolve().parents[2]
 COORDD = os.environ.get("COORDD", str(REPO / "build" / "coordd"))
 REDIS_SERVER = os.environ.get("REDIS_SERVER", "redis-server")
 # Upper bounds are for a release build on an idle machine; a sanitizer or a busy one needs more.
-SLOW = float(os.environ.get("COORDD_TEST_SLOW", "1"))
+SLOW = float(os.environ.get("TEST_SLOW", "1"))
 
 MAX_FRAME = 1 << 20
 RETRYABLE = {

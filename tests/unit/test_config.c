@@ -1,4 +1,5 @@
 #include <check.h>
+#include <ctype.h>
 #include <fcntl.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -83,6 +84,19 @@ end(void)
 	ck_assert_int_eq(rmdir(dir), 0);
 }
 
+static enum err
+load_from(const char *const *files, unsigned n_files, const struct config_set *sets,
+	  unsigned n_sets)
+{
+	struct config_source source = {
+		.files = files, .n_files = n_files, .sets = sets, .n_sets = n_sets
+	};
+	enum err err = config_load(&cfg, &source, &why);
+
+	config_source_done(&source);
+	return err;
+}
+
 /* Load a.yaml, and with `set` ("KEY=VALUE KEY=VALUE", or NULL) flags. */
 static enum err
 load_set(const char *text, const char *set)
@@ -99,7 +113,7 @@ load_set(const char *text, const char *set)
 		sets[n].path = strsep(&word, "=");
 		sets[n++].value = word;
 	}
-	return config_load(&cfg, &file, 1, sets, n, NULL, &why);
+	return load_from(&file, 1, sets, n);
 }
 
 static enum err
@@ -445,10 +459,10 @@ static const struct {
 	const char *kind;
 	void (*try)(const struct row *row);
 } tries[] = {
-	{ "BOOL", try_bool },      { "INT", try_whole },   { "SIZE", try_whole },
-	{ "DURATION", try_whole }, { "FLOAT", try_float }, { "MODE", try_mode },
-	{ "TEXT", try_text },      { "SECRET", try_text }, { "WORD", try_choice },
-	{ "CHOICE", try_choice },  { "LIST", try_list },
+	{ "BOOL", try_bool },      { "INT", try_whole },     { "SIZE", try_whole },
+	{ "DURATION", try_whole }, { "FLOAT", try_float },   { "MODE", try_mode },
+	{ "TEXT", try_text },      { "SECRET", try_text },   { "URL", try_text },
+	{ "WORD", try_choice },    { "CHOICE", try_choice }, { "LIST", try_list },
 };
 
 START_TEST(every_key_takes_what_the_table_says_and_nothing_else)
@@ -482,7 +496,7 @@ START_TEST(the_table_is_in_order)
 			  !strcmp(rows[i].reload, "RESTART"));
 	}
 	/* Without any file or flag, all defaults are accepted. */
-	ck_assert_int_eq(config_load(&cfg, NULL, 0, NULL, 0, NULL, &why), OK);
+	ck_assert_int_eq(load_from(NULL, 0, NULL, 0), OK);
 	ck_assert_uint_eq(why.n_warnings, 0);
 	ck_assert_uint_eq(cfg.version, 1);
 	ck_assert_uint_eq(cfg.server.listen.n, 1);
@@ -542,14 +556,14 @@ START_TEST(the_reference_file_is_what_print_defaults_prints_and_says_the_default
 	ck_assert_str_eq(printed, read_document(file));
 	free(printed);
 
-	ck_assert_int_eq(config_load(&cfg, &file, 1, NULL, 0, NULL, &why), OK);
+	ck_assert_int_eq(load_from(&file, 1, NULL, 0), OK);
 	ck_assert_uint_eq(why.n_warnings, 0);
 	for (size_t i = 0; i < COUNT_OF(rows); i++) {
 		if (is_kind(&rows[i], "INT"))
 			ck_assert_uint_eq(*(const unsigned *)member_of(&rows[i]),
 					  amount(rows[i].otherwise));
 		if (is_kind(&rows[i], "TEXT") || is_kind(&rows[i], "SECRET") ||
-		    is_kind(&rows[i], "WORD"))
+		    is_kind(&rows[i], "URL") || is_kind(&rows[i], "WORD"))
 			ck_assert_str_eq(*(char *const *)member_of(&rows[i]),
 					 rows[i].otherwise);
 		if (is_kind(&rows[i], "DURATION") || is_kind(&rows[i], "SIZE"))
@@ -574,7 +588,7 @@ put_escaped(struct buf *b, const char *text)
 static void
 put_row(struct buf *b, const struct row *row)
 {
-	bool is_text = is_kind(row, "TEXT") || is_kind(row, "SECRET");
+	bool is_text = is_kind(row, "TEXT") || is_kind(row, "SECRET") || is_kind(row, "URL");
 
 	buf_printf(b, "| `%s` | ", row->path);
 	if (*row->otherwise)
@@ -729,12 +743,12 @@ START_TEST(later_files_win_over_earlier_ones_and_flags_over_all)
 	write_file("a.yaml",
 		   "server: {listen: [a, b], backlog: 5}\nlog: {level: info, rate_limit: 1}\n");
 	write_file("b.yaml", "log: {level: notice}\nserver: {backlog: 7}\n");
-	ck_assert_int_eq(config_load(&cfg, files, 2, NULL, 0, NULL, &why), OK);
+	ck_assert_int_eq(load_from(files, 2, NULL, 0), OK);
 	ck_assert_uint_eq(cfg.server.listen.n, 2);
 	ck_assert_uint_eq(cfg.server.backlog, 7);
 	ck_assert_uint_eq(cfg.log.rate_limit, 1);
 	ck_assert_int_eq(cfg.log.level, LOG_LEVEL_NOTICE);
-	ck_assert_int_eq(config_load(&cfg, files, 2, sets, COUNT_OF(sets), NULL, &why), OK);
+	ck_assert_int_eq(load_from(files, 2, sets, COUNT_OF(sets)), OK);
 	ck_assert_int_eq(cfg.log.level, LOG_LEVEL_ERROR);
 	ck_assert_uint_eq(cfg.server.listen.n, 2);
 	ck_assert_str_eq(cfg.server.listen.items[1], "unix:///x");
@@ -777,8 +791,7 @@ START_TEST(only_regular_files_are_read)
 	ck_assert_int_eq(symlink("gone", path_of("link")), 0);
 	for (size_t i = 0; i < COUNT_OF(files); i++) {
 		config_errors_done(&why);
-		ck_assert_int_eq(config_load(&cfg, &files[i], 1, NULL, 0, NULL, &why),
-				 ERR_BAD_REQUEST);
+		ck_assert_int_eq(load_from(&files[i], 1, NULL, 0), ERR_BAD_REQUEST);
 		ck_assert_msg(strstr(errors(), said[i]) != NULL, "%s", errors());
 	}
 }
@@ -793,8 +806,323 @@ START_TEST(standard_input_is_a_file_too)
 	fd = open(path_of("a.yaml"), O_RDONLY | O_CLOEXEC);
 	ck_assert_int_eq(dup2(fd, STDIN_FILENO), STDIN_FILENO);
 	close(fd);
-	ck_assert_int_eq(config_load(&cfg, &file, 1, NULL, 0, NULL, &why), OK);
+	ck_assert_int_eq(load_from(&file, 1, NULL, 0), OK);
 	ck_assert_uint_eq(cfg.server.backlog, 9);
+	dup2(saved, STDIN_FILENO);
+	close(saved);
+}
+END_TEST
+
+/* --- the environment ----------------------------------------------------------- */
+
+static enum err
+load_environment(const char *text, const char *const *environment)
+{
+	const char *file = path_of("a.yaml");
+	struct config_source source = { .files = &file,
+					.n_files = 1,
+					.environment = environment };
+
+	write_file("a.yaml", text);
+	config_errors_done(&why);
+	return config_load(&cfg, &source, &why);
+}
+
+START_TEST(every_key_has_a_variable)
+{
+	const struct row *row = &rows[_i];
+	char text[256] = "COORDD_";
+	const char *environment[] = { text, NULL };
+	size_t n = strlen(text);
+
+	for (const char *p = row->path; *p; p++) {
+		if (*p == '.')
+			n += (size_t)sprintf(text + n, "__");
+		else
+			text[n++] = (char)toupper(*p);
+	}
+	sprintf(text + n, "=\t");
+	ck_assert_int_eq(load_environment("", environment), ERR_BAD_REQUEST);
+	text[n] = '\0'; /* the error begins with the name */
+	ck_assert_msg(strncmp(errors(), text, n) == 0, "%s", errors());
+	ck_assert_msg(strstr(errors(), row->path) != NULL, "%s", errors());
+	text[n] = '=';
+	sprintf(text + n + 1, "%s", row->otherwise);
+	ck_assert_msg(load_environment("", environment) == OK, "%s", errors());
+}
+END_TEST
+
+START_TEST(the_environment_wins_over_files_and_flags_over_it)
+{
+	const char *environment[] = { "PATH=/bin",
+				      "COORDD_LOG__LEVEL=debug",
+				      "COORDD_SERVER__BACKLOG=5",
+				      "COORDD_SERVER__LISTEN=tcp://[::1]:1,unix:///x",
+				      "COORDD_VERSION=1",
+				      "COORDD=x",
+				      NULL };
+	struct config_set set = { "server.backlog", "6" };
+	const char *file = path_of("a.yaml");
+	struct config_source source = { &file, 1, environment, &set, 1, NULL, NULL };
+
+	write_file("a.yaml", "log: {level: error, rate_limit: 7}\n");
+	ck_assert_int_eq(config_load(&cfg, &source, &why), OK);
+	ck_assert_int_eq(cfg.log.level, LOG_LEVEL_DEBUG);
+	ck_assert_uint_eq(cfg.log.rate_limit, 7);
+	ck_assert_uint_eq(cfg.server.backlog, 6);
+	ck_assert_uint_eq(cfg.server.listen.n, 2);
+}
+END_TEST
+
+START_TEST(a_variable_that_is_no_key_is_an_error)
+{
+	static const struct {
+		const char *variable;
+		const char *said;
+	} wrong[] = {
+		{ "COORDD_LOG_LEVEL=debug", "COORDD_LOG_LEVEL: no key is called so; did you "
+					    "mean COORDD_LOG__LEVEL?\n"
+					    "COORDD_LOG_LEVEL: 1 error\n" },
+		{ "COORDD_SERVER__MAX_CONECTIONS=1",
+		  "COORDD_SERVER__MAX_CONECTIONS: no key is called so; did you mean "
+		  "COORDD_SERVER__MAX_CONNECTIONS?\nCOORDD_SERVER__MAX_CONECTIONS: 1 error\n" },
+		{ "COORDD_log__level=debug", "COORDD_log__level: no key is called so\n"
+					     "COORDD_log__level: 1 error\n" },
+		{ "COORDD_X=", "COORDD_X: no key is called so\nCOORDD_X: 1 error\n" },
+		{ "COORDD_=1", "COORDD_: no key is called so\nCOORDD_: 1 error\n" },
+		{ "COORDD_LOG__LEVEL=", "COORDD_LOG__LEVEL: log.level: \"\" is none of "
+					"debug|info|notice|warning|error\n"
+					"COORDD_LOG__LEVEL: 1 error\n" },
+		{ "COORDD_A\n\033=1", "\"COORDD_A\\x0a\\x1b\": no key is called so\n"
+				      "\"COORDD_A\\x0a\\x1b\": 1 error\n" },
+	};
+
+	for (size_t i = 0; i < COUNT_OF(wrong); i++) {
+		const char *environment[] = { wrong[i].variable, NULL };
+
+		ck_assert_int_eq(load_environment("", environment), ERR_BAD_REQUEST);
+		ck_assert_str_eq(errors(), wrong[i].said);
+	}
+}
+END_TEST
+
+START_TEST(some_variables_are_for_others)
+{
+	const char *environment[] = { "COORDD_OPTS=--set a=b",
+				      "COORDD_CONFIG=/x",
+				      "COORDD_SERVICE_HOST=10.0.0.1",
+				      "COORDD_SERVICE_PORT=7420",
+				      "COORDD_SERVICE_PORT_RPC=7420",
+				      "COORDD_PORT=tcp://10.0.0.1:7420",
+				      "COORDD_PORT_7420_TCP_ADDR=10.0.0.1",
+				      "COORDD_WITHOUT_A_SIGN",
+				      NULL };
+
+	ck_assert_msg(load_environment("", environment) == OK, "%s", errors());
+	for (size_t i = 0; i < COUNT_OF(rows); i++) {
+		ck_assert(strncmp(rows[i].path, "service.", 8) != 0);
+		ck_assert(strncmp(rows[i].path, "port.", 5) != 0);
+	}
+}
+END_TEST
+
+/* --- as text ------------------------------------------------------------------- */
+
+/* "PATH=TEXT ORIGIN PLACE" of the one that is asked for. */
+struct wanted {
+	const char *path;
+	char text[512];
+	unsigned n;
+};
+
+static void
+on_value(void *arg, const struct config_value *v)
+{
+	struct wanted *wanted = arg;
+
+	if (strcmp(v->path, rows[wanted->n].path) != 0)
+		ck_abort_msg("%s", v->path);
+	ck_assert_int_eq(v->is_reloadable, strcmp(rows[wanted->n].reload, "RELOADABLE") == 0);
+	wanted->n++;
+	if (wanted->path && strcmp(v->path, wanted->path) == 0)
+		snprintf(wanted->text, sizeof(wanted->text), "%s %s %s", v->text, v->origin,
+			 v->place);
+}
+
+static const char *
+shown(const char *path)
+{
+	static struct wanted wanted;
+	char *at;
+
+	wanted = (struct wanted){ .path = path };
+	config_each(&cfg, on_value, &wanted);
+	ck_assert_uint_eq(wanted.n, COUNT_OF(rows));
+	while ((at = strstr(wanted.text, dir)))
+		memmove(at, at + strlen(dir) + 1, strlen(at + strlen(dir)));
+	return wanted.text;
+}
+
+START_TEST(each_value_tells_where_it_comes_from)
+{
+	const char *environment[] = { "COORDD_SERVER__BACKLOG=5", NULL };
+	struct config_set set = { "redis.password", "s3cret" };
+	const char *file = path_of("a.yaml");
+	struct config_source source = { &file, 1, environment, &set, 1, NULL, NULL };
+
+	write_file("a.yaml", "log: {level: error}\nserver:\n  listen:\n    - a\n    - b\n"
+			     "redis: {url: \"redis://u:p@ss@h:1/0\"}\n"
+			     "limits: {max_frame: 2048KiB}\nqueues: {forget_after: 90m}\n");
+	ck_assert_int_eq(config_load(&cfg, &source, &why), OK);
+	ck_assert_str_eq(shown("log.level"), "error a.yaml:1 a.yaml:1:14");
+	ck_assert_str_eq(shown("server.backlog"), "5 env COORDD_SERVER__BACKLOG");
+	ck_assert_str_eq(shown("server.unix_mode"), "0660 default default");
+	ck_assert_str_eq(shown("server.listen"), "a,b a.yaml:4 a.yaml:4:5");
+	ck_assert_str_eq(shown("redis.password"), "*** flag command line");
+	ck_assert_str_eq(shown("redis.url"), "redis://u:***@h:1/0 a.yaml:6 a.yaml:6:14");
+	ck_assert_str_eq(shown("limits.max_frame"), "2MiB a.yaml:7 a.yaml:7:21");
+	ck_assert_str_eq(shown("queues.forget_after"), "90m a.yaml:8 a.yaml:8:24");
+	ck_assert_str_eq(shown("breakers.state_ttl"), "24h default default");
+	ck_assert_str_eq(shown("queues.defaults.backoff_factor"), "2.0 default default");
+}
+END_TEST
+
+struct texts {
+	char *items[COUNT_OF(rows)];
+	unsigned n;
+};
+
+static void
+keep_text(void *arg, const struct config_value *v)
+{
+	struct texts *texts = arg;
+
+	texts->items[texts->n++] = strdup(v->text);
+}
+
+/* Every value in every form comes back from its own text, and is told as changed. */
+START_TEST(a_text_that_is_shown_is_one_that_is_read)
+{
+	static const char *const values[][2] = {
+		{ "server.listen", "tcp://127.0.0.1:1,unix:///x" },
+		{ "server.unix_mode", "0007" },
+		{ "limits.portable_payloads", "false" },
+		{ "limits.output_limit", "4294967295B" },
+		{ "limits.max_frame", "5000B" },
+		{ "redis.url", "unix:///x@y?db=3" },
+		{ "redis.embedded.appendfsync", "no" },
+		{ "queues.defaults.backoff_factor", "1.0000001" },
+		{ "queues.defaults.backoff_jitter", "0.1" },
+		{ "queues.defaults.backoff_max", "86401001ms" },
+		{ "queues.forget_after", "365d" },
+		{ "log.level", "error" },
+		{ "log.format", "logfmt" },
+		{ "log.rate_limit", "1000000" },
+	};
+	struct config_set sets[COUNT_OF(rows)];
+	struct texts texts = { 0 };
+	struct config first = { 0 };
+
+	for (size_t i = 0; i < COUNT_OF(values); i++)
+		sets[i] = (struct config_set){ values[i][0], values[i][1] };
+	ck_assert_int_eq(load_from(NULL, 0, NULL, 0), OK);
+	first = cfg;
+	cfg = (struct config){ 0 };
+	ck_assert_msg(load_from(NULL, 0, sets, COUNT_OF(values)) == OK, "%s", errors());
+	ck_assert_uint_eq(config_diff(&first, &cfg, NULL, NULL), COUNT_OF(values));
+	config_done(&first);
+
+	config_each(&cfg, keep_text, &texts);
+	for (size_t i = 0; i < COUNT_OF(rows); i++)
+		sets[i] = (struct config_set){ rows[i].path, texts.items[i] };
+	first = cfg;
+	cfg = (struct config){ 0 };
+	ck_assert_msg(load_from(NULL, 0, sets, COUNT_OF(rows)) == OK, "%s", errors());
+	ck_assert_uint_eq(config_diff(&first, &cfg, NULL, NULL), 0);
+	for (size_t i = 0; i < COUNT_OF(rows); i++)
+		free(texts.items[i]);
+	config_done(&first);
+}
+END_TEST
+
+static void
+put_change(void *arg, const struct config_value *from, const struct config_value *to)
+{
+	buf_printf(arg, "%s: %s -> %s\n", to->path, from->text, to->text);
+}
+
+START_TEST(what_has_changed_is_told_and_what_needs_a_restart_refused)
+{
+	struct config old = { 0 };
+	struct buf changes = { 0 };
+
+	ck_assert_int_eq(load("redis: {password: a}\nlog: {level: info}\n"), OK);
+	old = cfg;
+	cfg = (struct config){ 0 };
+	ck_assert_int_eq(load("redis: {password: b}\nlog: {level: debug}\n"), OK);
+	ck_assert_uint_eq(config_diff(&old, &cfg, put_change, &changes), 2);
+	buf_putc(&changes, '\0');
+	ck_assert_str_eq(changes.data,
+			 "redis.password: *** -> ***\nlog.level: info -> debug\n");
+	ck_assert_int_eq(config_check_reload(&old, &cfg, &why), OK);
+
+	ck_assert_int_eq(load("redis: {password: b}\nserver:\n  backlog: 5\n  listen: [a]\n"),
+			 OK);
+	ck_assert_int_eq(config_check_reload(&old, &cfg, &why), ERR_BAD_REQUEST);
+	ck_assert_str_eq(
+		errors(),
+		"a.yaml:4:11: server.listen: a change needs a restart; now it is "
+		"tcp://127.0.0.1:7420\n"
+		"a.yaml:3:12: server.backlog: a change needs a restart; now it is 1024\n"
+		"a.yaml: 2 errors\n");
+	buf_done(&changes);
+	config_done(&old);
+}
+END_TEST
+
+START_TEST(a_printed_configuration_can_be_read_and_says_the_same)
+{
+	static const char text[] =
+		"server: {listen: [\"a: #b\", \"5\", \"-\"], unix_mode: \"0600\"}\n"
+		"redis: {username: \"yes\", key_prefix: \"a\\\\\\\"b\", password_file: \"\"}\n"
+		"log: {level: debug, file: \"x:\"}\n"
+		"queues: {defaults: {backoff_factor: 1.5}}\n";
+	struct config old = { 0 };
+	char *printed = NULL;
+	size_t n;
+	FILE *out = open_memstream(&printed, &n);
+
+	ck_assert_msg(load(text) == OK, "%s", errors());
+	config_print(&cfg, out);
+	fclose(out);
+	old = cfg;
+	cfg = (struct config){ 0 };
+	ck_assert_msg(load(printed) == OK, "%s\n%s", errors(), printed);
+	ck_assert_uint_eq(config_diff(&old, &cfg, NULL, NULL), 0);
+	ck_assert_ptr_nonnull(strstr(printed, "a.yaml:3\n"));
+	ck_assert_ptr_nonnull(
+		strstr(printed, "  backlog: 1024                         # default\n"));
+	free(printed);
+	config_done(&old);
+}
+END_TEST
+
+START_TEST(standard_input_is_kept_for_a_reload)
+{
+	const char *file = "-";
+	struct config_source source = { .files = &file, .n_files = 1 };
+	int saved = dup(STDIN_FILENO), fd;
+
+	write_file("a.yaml", "server:\n  backlog: 9\n");
+	fd = open(path_of("a.yaml"), O_RDONLY | O_CLOEXEC);
+	ck_assert_int_eq(dup2(fd, STDIN_FILENO), STDIN_FILENO);
+	close(fd);
+	for (int i = 0; i < 3; i++) {
+		ck_assert_int_eq(config_load(&cfg, &source, &why), OK);
+		ck_assert_uint_eq(cfg.server.backlog, 9);
+		ck_assert_str_eq(shown("server.backlog"), "9 <stdin>:2 <stdin>:2:12");
+	}
+	config_source_done(&source);
 	dup2(saved, STDIN_FILENO);
 	close(saved);
 }
@@ -901,16 +1229,17 @@ START_TEST(addresses_are_judged_by_those_who_know_them)
 {
 	static const struct config_checks checks = { no_x, no_x };
 	const char *file = path_of("a.yaml");
+	struct config_source source = { .files = &file, .n_files = 1, .checks = &checks };
 
 	write_file("a.yaml", "server:\n  listen: [a, bx]\nredis:\n  url: x\n");
-	ck_assert_int_eq(config_load(&cfg, &file, 1, NULL, 0, &checks, &why), ERR_BAD_REQUEST);
+	ck_assert_int_eq(config_load(&cfg, &source, &why), ERR_BAD_REQUEST);
 	ck_assert_str_eq(
 		errors(),
 		"a.yaml:2:11: server.listen: has an x\na.yaml:4:8: redis.url: has an x\n"
 		"a.yaml: 2 errors\n");
 	config_errors_done(&why);
 	write_file("a.yaml", "server:\n  listen: [a, b]\nredis:\n  url: z\n");
-	ck_assert_int_eq(config_load(&cfg, &file, 1, NULL, 0, &checks, &why), OK);
+	ck_assert_int_eq(config_load(&cfg, &source, &why), OK);
 }
 END_TEST
 
@@ -940,6 +1269,15 @@ main(void)
 	tcase_add_test(tc, a_bad_flag_is_refused_as_one);
 	tcase_add_test(tc, only_regular_files_are_read);
 	tcase_add_test(tc, standard_input_is_a_file_too);
+	tcase_add_test(tc, standard_input_is_kept_for_a_reload);
+	tcase_add_loop_test(tc, every_key_has_a_variable, 0, (int)COUNT_OF(rows));
+	tcase_add_test(tc, the_environment_wins_over_files_and_flags_over_it);
+	tcase_add_test(tc, a_variable_that_is_no_key_is_an_error);
+	tcase_add_test(tc, some_variables_are_for_others);
+	tcase_add_test(tc, each_value_tells_where_it_comes_from);
+	tcase_add_test(tc, a_text_that_is_shown_is_one_that_is_read);
+	tcase_add_test(tc, what_has_changed_is_told_and_what_needs_a_restart_refused);
+	tcase_add_test(tc, a_printed_configuration_can_be_read_and_says_the_same);
 	tcase_add_test(tc, a_password_may_come_from_a_file_that_nobody_else_reads);
 	tcase_add_test(tc, a_bad_password_file_is_refused);
 	tcase_add_test(tc, a_password_that_everybody_can_read_is_warned_about);
