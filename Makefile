@@ -209,7 +209,7 @@ model: deps-model ## search the models in tests/model, and see that they notice 
 
 # --- what is checked without running it --------------------------------------------------------
 
-lint: format-check tidy cppcheck layers docs-check shellcheck ## all of the following checks
+lint: format-check tidy cppcheck layers docs-check shellcheck check-unit-files ## all of the following checks
 
 format: deps-lint ## reformat the C files
 	clang-format -i $(all_c) $(all_h)
@@ -243,16 +243,39 @@ shellcheck: deps-lint ## shellcheck
 	@shellcheck $(shell_scripts) && echo "shellcheck: $(words $(shell_scripts)) scripts are clean"
 shell_scripts = $(shell grep -lE '^\#!.*(/| )(ba)?sh' .ci/* $$(find tests -type f ! -name '*.[cho]'))
 
+# As a service manager reads them; the programs that they start are those that were built.
+check-unit-files: deps-lint ## does systemd find the service's files well-formed, and at most 1.1 exposed?
+	$(again) all
+	@mkdir -p $(OUT)/systemd
+	@for f in service socket; do \
+		sed 's|/usr/sbin/coordd|$(abspath $(OUT))/coordd|;s|/usr/bin/coordctl|$(abspath $(OUT))/coordctl|' \
+		    systemd/coordd.$$f >$(OUT)/systemd/coordd.$$f; done
+	@systemd-analyze verify --man=no --recursive-errors=one $(OUT)/systemd/coordd.service $(OUT)/systemd/coordd.socket
+	@systemd-analyze security --offline=true --no-pager --threshold=11 systemd/coordd.service | tail -n 1
+
 # --- the rest ----------------------------------------------------------------------------------
+
+# The files of systemd/ name the paths of PREFIX=/usr and SYSCONFDIR=/etc.
+their_paths = sed -e 's|/usr/\(s\?bin\)/coord|$(PREFIX)/\1/coord|g' -e 's|/etc/\(coordd\|default\)/|$(SYSCONFDIR)/\1/|g'
+put = install -D -m 644 /dev/stdin $(DESTDIR)$1
 
 install: all ## into DESTDIR; PREFIX is /usr; a configuration that is there stays
 	install -D -m 755 $(OUT)/coordd $(DESTDIR)$(PREFIX)/sbin/coordd
 	install -D -m 755 $(OUT)/coordctl $(DESTDIR)$(PREFIX)/bin/coordctl
+	$(their_paths) systemd/coordd.service | $(call put,$(PREFIX)/lib/systemd/system/coordd.service)
+	$(call put,$(PREFIX)/lib/systemd/system/coordd.socket) <systemd/coordd.socket
+	$(call put,$(PREFIX)/lib/sysusers.d/coordd.conf) <systemd/coordd.sysusers
+	$(call put,$(PREFIX)/lib/tmpfiles.d/coordd.conf) <systemd/coordd.tmpfiles
+	test -e $(DESTDIR)$(SYSCONFDIR)/default/coordd || \
+	 $(their_paths) systemd/coordd.default | $(call put,$(SYSCONFDIR)/default/coordd)
+	@# The service makes /run/coordd, so there is a socket in it.
 	test -e $(DESTDIR)$(SYSCONFDIR)/coordd/coordd.yaml || \
-	 install -D -m 644 conf/coordd.yaml $(DESTDIR)$(SYSCONFDIR)/coordd/coordd.yaml
+	 sed 's|^    - tcp://127.0.0.1:7420$$|&\n    - unix:///run/coordd/coordd.sock|' conf/coordd.yaml | \
+	 $(call put,$(SYSCONFDIR)/coordd/coordd.yaml)
 
-uninstall: ## remove the programs; the configuration stays
-	rm -f $(DESTDIR)$(PREFIX)/sbin/coordd $(DESTDIR)$(PREFIX)/bin/coordctl
+uninstall: ## remove what install put there; the configuration and the data stay
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/,sbin/coordd bin/coordctl lib/systemd/system/coordd.service \
+	 lib/systemd/system/coordd.socket lib/sysusers.d/coordd.conf lib/tmpfiles.d/coordd.conf)
 
 clean: ## remove what was built
 	rm -rf $(BUILD)
@@ -261,7 +284,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: all units deps demo run check check-unit check-integration check-asan valgrind coverage fuzz \
-	under-valgrind fuzzers bench soak model lint format format-check tidy cppcheck layers docs-check shellcheck install \
+	under-valgrind fuzzers bench soak model lint format format-check tidy cppcheck layers docs-check shellcheck check-unit-files install \
 	uninstall clean help FORCE
 .SECONDARY:
 FORCE:
