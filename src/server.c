@@ -192,6 +192,7 @@ queue_policy(const struct config *cfg)
 		.backoff_jitter = cfg->queues.defaults.backoff_jitter,
 		.dedup_window_us = cfg->queues.defaults.dedup_window_us,
 		.forget_after_us = cfg->queues.forget_after_us,
+		.max_lease_us = cfg->queues.max_lease_us,
 	};
 }
 

@@ -19,19 +19,21 @@
 static void
 put_message(struct buf *b, const struct consumer *c, const struct reservation *res)
 {
-	char token[TOKEN_TEXT_LEN];
+	char token[TOKEN_TEXT_MAX];
 
-	token_write(token, &res->token);
 	rpc_put_notification(b, STR("message"));
 	mp_put_map(b, 5);
 	mp_put_lit(b, "consumer_id");
 	mp_put_str(b, (struct str){ c->id, sizeof(c->id) });
 	mp_put_lit(b, "token");
-	mp_put_str(b, (struct str){ token, sizeof(token) });
+	mp_put_str(b, token_write(token, &res->token));
 	mp_put_lit(b, "queue_message");
 	encode_queue_message(b, &res->item, queue_agent(c->queue));
 	mp_put_lit(b, "visibility_deadline");
-	encode_time(b, res->deadline_us);
+	if (res->token.lease)
+		mp_put_nil(b);
+	else
+		encode_time(b, res->deadline_us);
 	mp_put_lit(b, "fence");
 	mp_put_uint(b, res->token.fence);
 }
@@ -135,35 +137,95 @@ consumer_end(struct consumer *c)
 static const struct consume_ops consume_ops = { consumer_on_messages, consumer_on_gone,
 						consumer_is_blocked, consumer_on_ended };
 
-enum err
-api_consume(struct session *s, const struct rpc *rpc, struct params *p, struct errmsg *why)
+static struct consumer *
+consumer_new(struct session *s, const struct params *p, bool is_lease)
 {
-	struct consumer *c;
+	struct consumer *c = xcalloc(1, sizeof(*c));
 	uint8_t id[CONSUMER_ID_BYTES];
-	bool is_lease;
-	struct buf *b;
 
-	if (session_lease(p, LEASE_CONNECTION, &is_lease, why) || session_may_wait(s, why))
-		return why->err;
-	c = xcalloc(1, sizeof(*c));
 	id_random(id, sizeof(id));
 	id_encode(c->id, id, sizeof(id));
 	c->session = s;
 	c->is_lease = is_lease;
+	c->prefetch = (unsigned)p->prefetch;
+	c->visibility_us =
+		p->have & F(visibility_timeout) ? p->visibility_timeout : VISIBILITY_US;
 	c->queue = queues_get(s->api->queues, str_of(s->namespace), &p->agent);
 	queue_pin(c->queue);
 	session_hold(s);
 	s->waiting++;
-	/* Before the answer, which may write: what was written may be a reason to look at all consumers. */
-	c->consume = queue_consume(c->queue,
-				   p->have & F(visibility_timeout) ? p->visibility_timeout
-								   : VISIBILITY_US,
-				   (unsigned)p->prefetch, &consume_ops, c);
-	TAILQ_INSERT_TAIL(&s->consumers, c, link);
-	b = session_reply(s, rpc);
+	return c;
+}
+
+/* Before the answer, which may write: what was written may be a reason to look at all consumers. */
+static void
+consumer_begin(struct consumer *c, struct holder *holder)
+{
+	c->consume =
+		queue_consume(c->queue, c->visibility_us, holder, c->prefetch, &consume_ops, c);
+	TAILQ_INSERT_TAIL(&c->session->consumers, c, link);
+}
+
+static void
+put_consumer(struct buf *b, const struct consumer *c)
+{
 	mp_put_map(b, 1);
 	mp_put_lit(b, "consumer_id");
 	mp_put_str(b, (struct str){ c->id, sizeof(c->id) });
+}
+
+/* Of heartbeat leases: whether there is a holder at all is looked up first. */
+struct enlist {
+	struct request *request;
+	struct consumer *consumer;
+	struct holder *holder;
+};
+
+static void
+on_holder(void *arg, enum err err, const struct agent_info *infos, unsigned n)
+{
+	struct enlist *op = arg;
+	struct consumer *c = op->consumer;
+	struct session *s = c->session;
+
+	if (!err && (!n || !infos->is_alive))
+		err = ERR_NOT_FOUND;
+	if (!err && s->conn) {
+		consumer_begin(c, op->holder);
+		put_consumer(request_reply(op->request), c);
+		request_done(op->request);
+	} else {
+		request_fail_held(op->request, err ? err : ERR_UNSENT);
+		holder_unref(op->holder);
+		queue_unpin(c->queue);
+		s->waiting--;
+		session_drop(s);
+		free(c);
+	}
+	free(op);
+}
+
+enum err
+api_consume(struct session *s, const struct rpc *rpc, struct params *p, struct errmsg *why)
+{
+	enum lease lease = p->have & F(lease) ? p->lease : LEASE_CONNECTION;
+	struct consumer *c;
+	struct enlist *op;
+
+	if (session_may_wait(s, why))
+		return why->err;
+	c = consumer_new(s, p, lease == LEASE_CONNECTION);
+	if (lease != LEASE_HEARTBEAT) {
+		consumer_begin(c, NULL);
+		put_consumer(session_reply(s, rpc), c);
+		return OK;
+	}
+	op = xcalloc(1, sizeof(*op));
+	op->request = request_new_held(s, rpc, METHOD_consume, p);
+	op->consumer = c;
+	op->holder = session_holder(s, c->queue, p);
+	registry_get(s->api->registry, str_of(s->namespace),
+		     p->have & F(holder) ? &p->holder : &p->agent, on_holder, op);
 	return OK;
 }
 

@@ -13,7 +13,7 @@ receive_done(void *arg, enum err err, const struct reservation *res, unsigned n)
 	struct buf *b;
 
 	if (err) {
-		request_fail(r, err);
+		request_fail_held(r, err);
 		return;
 	}
 	b = request_reply(r);
@@ -42,25 +42,28 @@ start(struct session *s, const struct rpc *rpc, const struct params *p, enum met
       unsigned max, struct errmsg *why)
 {
 	uint64_t wait = p->have & F(wait) ? p->wait : 0;
+	enum lease lease = p->have & F(lease) ? p->lease : LEASE_TIMEOUT;
+	struct holder *holder = NULL;
 	struct request *r;
-	bool is_lease;
 
-	if (session_lease(p, LEASE_TIMEOUT, &is_lease, why) ||
-	    (wait && session_may_wait(s, why)))
+	if (wait && session_may_wait(s, why))
 		return why->err;
-	r = request_new(s, rpc, method, STR(""));
+	r = lease == LEASE_HEARTBEAT ? request_new_held(s, rpc, method, p)
+				     : request_new(s, rpc, method, STR(""));
 	request_asks_for(r, max);
 	r->is_batch = method == METHOD_receive_batch;
-	r->is_lease = is_lease;
+	r->is_lease = lease == LEASE_CONNECTION;
 	r->may_park = wait > 0;
 	s->waiting += r->may_park;
 	r->queue = queues_get(s->api->queues, str_of(s->namespace), &p->agent);
+	if (lease == LEASE_HEARTBEAT)
+		holder = session_holder(s, r->queue, p);
 	TAILQ_INSERT_TAIL(&s->receives, r, link);
 	r->receive =
 		queue_receive(r->queue,
 			      p->have & F(visibility_timeout) ? p->visibility_timeout
 							      : s->api->config.visibility_us,
-			      max, wait, receive_done, receive_on_park, r);
+			      holder, max, wait, receive_done, receive_on_park, r);
 	return OK;
 }
 

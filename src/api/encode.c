@@ -187,16 +187,16 @@ encode_queue_message(struct buf *b, const struct item *item, struct agent_id rec
 void
 encode_received(struct buf *b, const struct reservation *res, struct agent_id recipient)
 {
-	char *to = buf_reserve(b, encode_room(&res->item, recipient)), token[TOKEN_TEXT_LEN];
+	char *to = buf_reserve(b, encode_room(&res->item, recipient)), token[TOKEN_TEXT_MAX];
 
-	token_write(token, &res->token);
 	to = mp_write_map(to, 4);
 	to = mp_write_lit(to, "token");
-	to = mp_write_str(to, (struct str){ token, sizeof(token) });
+	to = mp_write_str(to, token_write(token, &res->token));
 	to = mp_write_lit(to, "queue_message");
 	to = write_queue_message(to, &res->item, recipient);
 	to = mp_write_lit(to, "visibility_deadline");
-	to = write_time(to, res->deadline_us, &last_deadline);
+	to = res->token.lease ? mp_write_nil(to)
+			      : write_time(to, res->deadline_us, &last_deadline);
 	to = mp_write_lit(to, "fence");
 	to = mp_write_uint(to, res->token.fence);
 	b->len = (size_t)(to - b->data);

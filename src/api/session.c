@@ -57,19 +57,26 @@ session_may_wait(const struct session *s, struct errmsg *why)
 			  s->waiting);
 }
 
-enum err
-session_lease(const struct params *p, enum lease fallback, bool *ends_with_conn,
-	      struct errmsg *why)
+struct holder *
+session_holder(struct session *s, const struct queue *q, const struct params *p)
 {
-	enum lease lease = p->have & F(lease) ? p->lease : fallback;
-	struct agent_id holder = p->have & F(holder) ? p->holder : p->agent;
+	registry_flush(s->api->registry); /* heartbeats that came before count */
+	return queue_holder(q, p->have & F(holder) ? &p->holder : &p->agent);
+}
 
-	if (lease == LEASE_HEARTBEAT)
-		return errmsg_set(why, ERR_NOT_FOUND, "holder %.*s:%.*s is not registered",
-				  (int)holder.type.n, holder.type.p, (int)holder.instance.n,
-				  holder.instance.p);
-	*ends_with_conn = lease == LEASE_CONNECTION;
-	return OK;
+struct request *
+request_new_held(struct session *s, const struct rpc *rpc, enum method method,
+		 const struct params *p)
+{
+	const struct agent_id *holder = p->have & F(holder) ? &p->holder : &p->agent;
+	struct buf who = { 0 };
+	struct request *r;
+
+	buf_printf(&who, "%.*s:%.*s", (int)holder->type.n, holder->type.p,
+		   (int)holder->instance.n, holder->instance.p);
+	r = request_new(s, rpc, method, buf_str(&who));
+	buf_done(&who);
+	return r;
 }
 
 static void
@@ -212,6 +219,21 @@ request_fail(struct request *r, enum err err)
 		name_defect(&why, method_names[r->method]);
 	else
 		errmsg_set(&why, err, "%s", err_text(err));
+	request_refuse(r, &why);
+}
+
+void
+request_fail_held(struct request *r, enum err err)
+{
+	struct errmsg why;
+
+	if (err != ERR_NOT_FOUND) {
+		request_fail(r, err);
+		return;
+	}
+	errmsg_set(&why, err,
+		   "holder %.*s is not registered and alive, or is of another incarnation",
+		   (int)r->text_len, r->text);
 	request_refuse(r, &why);
 }
 

@@ -82,6 +82,8 @@ struct consumer {
 	struct session *session;
 	struct queue *queue; /* pinned */
 	struct consume *consume;
+	uint64_t visibility_us;
+	unsigned prefetch;
 	bool is_lease, has_ended, has_failed;
 	unsigned releasing;                      /* give_backs that were not answered yet */
 	struct request *cancel;                  /* answered when all is released */
@@ -141,6 +143,10 @@ struct request {
  */
 struct request *
 request_new(struct session *s, const struct rpc *rpc, enum method method, struct str text);
+/* One that may find the holder of a heartbeat lease missing, and its failure, which names that. */
+struct request *request_new_held(struct session *s, const struct rpc *rpc, enum method method,
+				 const struct params *p);
+void request_fail_held(struct request *r, enum err err);
 /* Where the result goes, its envelope already written; NULL when nobody waits for it. */
 struct buf *request_reply(struct request *r);
 void request_done(struct request *r);
@@ -163,9 +169,8 @@ void session_drop(struct session *s);
 void session_pause(struct session *s, bool pause);
 /* Whether one more may wait or consume; `why` is filled when it may not. */
 enum err session_may_wait(const struct session *s, struct errmsg *why);
-/* Whether what is reserved with `p` ends with the connection; `fallback` is the lease when none is named. */
-enum err session_lease(const struct params *p, enum lease fallback, bool *ends_with_conn,
-		       struct errmsg *why);
+/* The holder of the heartbeat lease that `p` asks for. */
+struct holder *session_holder(struct session *s, const struct queue *q, const struct params *p);
 
 /* Watch a reservation whose answer ends at the present end of the output; `consume` holds it unless that is NULL. */
 void session_watch(struct session *s, struct queue *q, const struct reservation *res,

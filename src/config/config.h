@@ -52,7 +52,7 @@ struct config {
 			uint64_t dedup_window_us;
 			double backoff_factor, backoff_jitter;
 		} defaults;
-		uint64_t forget_after_us;
+		uint64_t forget_after_us, max_lease_us;
 	} queues;
 	struct {
 		uint64_t grace_us;

@@ -229,16 +229,18 @@ received_ack(struct ctl *ctl, const struct name *queue, const json_t *list)
 int
 msg_recv(struct ctl *ctl, char **args, int n)
 {
-	static const char *const leases[] = { "timeout", "connection" };
-	struct name queue;
+	static const char *const leases[] = { "timeout", "connection", "heartbeat" };
+	struct name queue, holder;
 	struct coord_params *p;
 	json_t *list, *row;
 	int status = ctl_name(&queue, args[0]);
 	size_t i;
 
 	(void)n;
-	if (!status && GIVEN(ctl, lease) && word("lease", TEXT(ctl, lease), leases, 2) < 0)
+	if (!status && GIVEN(ctl, lease) && word("lease", TEXT(ctl, lease), leases, 3) < 0)
 		status = EX_USAGE;
+	if (!status && GIVEN(ctl, holder))
+		status = ctl_name(&holder, TEXT(ctl, holder));
 	if (status)
 		return status;
 
@@ -248,6 +250,8 @@ msg_recv(struct ctl *ctl, char **args, int n)
 	param_seconds(p, "visibility_timeout", &ctl->opt[OPT_visibility]);
 	if (GIVEN(ctl, lease))
 		coord_param_str(p, "lease", TEXT(ctl, lease));
+	if (GIVEN(ctl, holder))
+		coord_param_agent(p, "holder", holder.type, holder.instance);
 	list = ctl_call(ctl, "receive_batch", p, ctl->opt[OPT_wait].seconds);
 	if (!list)
 		return ctl->status;

@@ -12,7 +12,7 @@
  * others wait too it takes small bites, doubled as long as it gets all it asked for: a burst is shared, and a backlog
  * still moves in large calls.
  *
- * When Redis is away it goes on asking with pauses; nobody has to be told.
+ * When Redis is away, or the holder of its heartbeat leases is not alive, it goes on asking with pauses; nobody has to be told.
  */
 #include <assert.h>
 #include <stdlib.h>
@@ -37,6 +37,7 @@ struct consume {
 	TAILQ_ENTRY(consume) link; /* in queue->consumers */
 	struct queue *queue;       /* pinned */
 	uint64_t visibility_us;
+	struct holder *holder; /* of heartbeat leases, else NULL */
 	unsigned prefetch, nheld;
 	unsigned bite;                    /* while others want some, too */
 	TAILQ_HEAD(held_list, held) held; /* in the order of their fences */
@@ -66,6 +67,7 @@ consume_finish(struct consume *c)
 	if (c->receive || c->is_checking)
 		return false;
 	queue_unpin(c->queue);
+	holder_unref(c->holder);
 	free(c);
 	return true;
 }
@@ -256,8 +258,9 @@ consume_on_look(void *arg)
 	else if (now < c->retry_at_us)
 		timer_at_most(&c->again, c->retry_at_us - now);
 	else if (!c->ops->is_blocked(c->arg))
-		c->receive = queue_receive(c->queue, c->visibility_us, consume_bite(c, room),
-					   FOREVER_US, consume_on_items, NULL, c);
+		c->receive = queue_receive(c->queue, c->visibility_us, holder_ref(c->holder),
+					   consume_bite(c, room), FOREVER_US, consume_on_items,
+					   NULL, c);
 }
 
 static void
@@ -269,7 +272,7 @@ consume_on_time(void *arg)
 /* Begin and end ---------------------------------------------------------------------------------- */
 
 struct consume *
-queue_consume(struct queue *q, uint64_t visibility_us, unsigned prefetch,
+queue_consume(struct queue *q, uint64_t visibility_us, struct holder *holder, unsigned prefetch,
 	      const struct consume_ops *ops, void *arg)
 {
 	struct consume *c = xcalloc(1, sizeof(*c));
@@ -277,6 +280,7 @@ queue_consume(struct queue *q, uint64_t visibility_us, unsigned prefetch,
 	c->queue = q;
 	queue_pin(q);
 	c->visibility_us = visibility_us;
+	c->holder = holder;
 	c->prefetch = prefetch;
 	c->bite = FIRST_BITE;
 	c->backoff = (struct backoff){ .min_us = RETRY_MIN_US, .max_us = RETRY_MAX_US };

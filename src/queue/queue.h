@@ -29,6 +29,7 @@ struct queue_policy {
 	double backoff_factor, backoff_jitter;
 	uint64_t dedup_window_us; /* 0 off */
 	uint64_t forget_after_us;
+	uint64_t max_lease_us; /* a heartbeat lease ends at the latest then */
 };
 
 struct queues_ops {
@@ -93,16 +94,28 @@ typedef void receive_park_cb(void *arg, bool parked);
 struct receive;
 
 /*
+ * A heartbeat lease, for a registered agent of the queue's namespace: what is reserved with it lives as long as that agent beats, in
+ * the incarnation that was in force when it was first asked for with this. It is owned by who made it until it is handed over
+ * to one of the functions below.
+ */
+struct holder;
+struct holder *queue_holder(const struct queue *q, const struct agent_id *agent);
+void holder_unref(struct holder *holder);
+
+/*
  * Reserve up to `max` due messages, waiting up to `wait_us` for the first. What is given
  * together fits an answer of max_frame bytes (at least one is given).
  *
+ * `holder` (NULL: none) is taken over; then `visibility_us` is not looked at.
+ *
  * ERR_UNKNOWN: Redis may have reserved some; unsettled, they come back by themselves.
+ * ERR_NOT_FOUND: the holder is not registered and alive, or in another incarnation.
  * The handle is valid until `cb` runs. After receive_cancel() `cb` never runs, and what was
  * reserved for it is released.
  */
 struct receive *
-queue_receive(struct queue *q, uint64_t visibility_us, unsigned max, uint64_t wait_us,
-	      receive_cb *cb, receive_park_cb *on_park, void *arg);
+queue_receive(struct queue *q, uint64_t visibility_us, struct holder *holder, unsigned max,
+	      uint64_t wait_us, receive_cb *cb, receive_park_cb *on_park, void *arg);
 void receive_cancel(struct receive *r);
 
 /* Consume ---------------------------------------------------------------------------------- */
@@ -131,10 +144,10 @@ struct consume_ops {
 
 /*
  * Reserve messages as they become due, as long as fewer than `prefetch` are held. It lasts until consume_end(), and
- * through every failure of Redis. No callback runs before this returns.
+ * through every failure of Redis. No callback runs before this returns. `holder` as above; while it is not alive nothing is reserved.
  */
-struct consume *queue_consume(struct queue *q, uint64_t visibility_us, unsigned prefetch,
-			      const struct consume_ops *ops, void *arg);
+struct consume *queue_consume(struct queue *q, uint64_t visibility_us, struct holder *holder,
+			      unsigned prefetch, const struct consume_ops *ops, void *arg);
 /* Its owner holds a message, until it lets it go. `token` stays where it is in the meantime. */
 void consume_hold(struct consume *c, struct held *held, const struct token *token);
 void consume_let_go(struct held *held);
@@ -154,7 +167,7 @@ enum settle {
 	SETTLE_ACK,
 	SETTLE_NACK,    /* failure, error, delay */
 	SETTLE_RELEASE, /* delay */
-	SETTLE_EXTEND,  /* visibility_us */
+	SETTLE_EXTEND,  /* visibility_us; a heartbeat lease is left as it is */
 	SETTLE_FAIL     /* error: a failed delivery that is due again at once */
 };
 struct settle_how {

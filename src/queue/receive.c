@@ -51,6 +51,7 @@ receive_finish(struct receive *r, enum err err, const struct reservation *res, u
 			r->on_park(r->arg, false);
 		r->cb(r->arg, err, res, n);
 	}
+	holder_unref(r->holder);
 	pool_put(r, sizeof(*r));
 }
 
@@ -125,8 +126,8 @@ receive_park(struct receive *r)
 }
 
 struct receive *
-queue_receive(struct queue *q, uint64_t visibility_us, unsigned max, uint64_t wait_us,
-	      receive_cb *cb, receive_park_cb *on_park, void *arg)
+queue_receive(struct queue *q, uint64_t visibility_us, struct holder *holder, unsigned max,
+	      uint64_t wait_us, receive_cb *cb, receive_park_cb *on_park, void *arg)
 {
 	struct tick *t = tick_open(q, false, 0, max);
 	struct receive *r = pool_get(sizeof(*r));
@@ -134,8 +135,9 @@ queue_receive(struct queue *q, uint64_t visibility_us, unsigned max, uint64_t wa
 	r->queue = q;
 	r->number = ++q->queues->nreceives;
 	r->max = max;
-	r->visibility_us = visibility_us;
-	r->width = token_width(visibility_us);
+	r->holder = holder;
+	r->visibility_us = holder ? q->queues->policy.max_lease_us : visibility_us;
+	r->width = token_width(r->visibility_us);
 	r->since_us = loop_now_us(q->queues->loop);
 	r->until_us = r->since_us + wait_us;
 	r->cb = cb;

@@ -35,7 +35,7 @@ put_extra(struct args *args, const struct token *token, const struct settle_how 
 		break;
 	case SETTLE_EXTEND:
 		to = args_reserve(args, 14);
-		to = pack_uint(to, 7, how->visibility_us);
+		to = pack_uint(to, 7, token->lease ? 0 : how->visibility_us);
 		pack_uint(to, 7, token->deadline_us);
 		break;
 	case SETTLE_FAIL:

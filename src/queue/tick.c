@@ -22,6 +22,10 @@ enum { RECEIVED_OVERHEAD = 420, APART_US = 1000000 };
 enum {
 	HEADER_BYTES = 2 + 2 + 2 + 1 + 7 + 7 + 7 + 4 + QUEUES_BROKER_LEN + 7 + 2 + 4,
 	RUN_BYTES = 7 + 1 + 2 + 4,
+	HOLDER_BYTES = 7 + 2, /* and its name */
+	LEASE_BYTES = 7 + 7,
+	LEASED_RUN = 128,       /* in the width of a run */
+	LEASED_RUNS = 1u << 15, /* in the number of runs */
 	ANSWER_BYTES = 7 + 7 + 7 + 4 + 1,
 	GROUP = 256, /* acks that share the name of their bucket, at most */
 };
@@ -58,6 +62,16 @@ tick_in_front(struct queue *q)
 }
 
 static void
+drop_runs(struct tick *t)
+{
+	for (unsigned i = 0; i < t->nruns; i++)
+		holder_unref(t->runs[i].holder);
+	free(t->runs);
+	t->runs = NULL;
+	t->nruns = 0;
+}
+
+static void
 tick_free(struct tick *t)
 {
 	args_done(&t->settle_args);
@@ -66,7 +80,7 @@ tick_free(struct tick *t)
 	args_done(&t->delay_args);
 	free(t->sends);
 	free(t->settles);
-	free(t->runs);
+	drop_runs(t);
 	free(t->random);
 	free(t);
 }
@@ -198,13 +212,16 @@ make_runs(struct tick *t)
 	TAILQ_FOREACH (r, &t->receives, link) {
 		r->state = RECEIVE_ASKED;
 		if (last && last->receivers == last->wanted && r->ask == 1 &&
-		    last->visibility_us == r->visibility_us) {
+		    last->visibility_us == r->visibility_us &&
+		    holder_is_same(last->holder, r->holder)) {
 			last->receivers++;
 			last->wanted++;
 			continue;
 		}
 		last = &t->runs[t->nruns++];
-		*last = (struct tick_run){ r->visibility_us, r->width, 1, r->ask };
+		*last = (struct tick_run){ r->visibility_us, r->width, 1, r->ask,
+					   holder_ref(r->holder) };
+		t->has_holders = t->has_holders || r->holder;
 	}
 }
 
@@ -212,15 +229,26 @@ static void
 put_runs(const struct tick *t, struct args *args)
 {
 	const struct queues *queues = t->queue->queues;
-	char *to = args_reserve(args, t->nruns * RUN_BYTES);
+	size_t bytes = t->nruns * RUN_BYTES;
+	char *to;
 
+	for (unsigned i = 0; t->has_holders && i < t->nruns; i++)
+		bytes += t->runs[i].holder ? HOLDER_BYTES + t->runs[i].holder->name_len : 0;
+	to = args_reserve(args, bytes);
 	for (unsigned i = 0; i < t->nruns; i++) {
 		const struct tick_run *run = &t->runs[i];
+		const struct holder *h = run->holder;
 
 		to = pack_uint(to, 7, run->visibility_us);
-		to = pack_uint(to, 1, run->width);
+		to = pack_uint(to, 1, run->width | (h ? LEASED_RUN : 0));
 		to = pack_uint(to, 2, run->wanted);
 		to = pack_uint(to, 4, run->wanted > run->receivers ? queues->max_frame : 0);
+		if (h) {
+			to = pack_uint(to, 7, h->incarnation);
+			to = pack_uint(to, 2, h->name_len);
+			memcpy(to, h->name, h->name_len);
+			to += h->name_len;
+		}
 	}
 }
 
@@ -334,7 +362,7 @@ tick_run(struct tick *t)
 	to = args_reserve(&args, HEADER_BYTES);
 	to = pack_uint(to, 2, t->nsettles);
 	to = pack_uint(to, 2, t->nsends);
-	to = pack_uint(to, 2, t->nruns);
+	to = pack_uint(to, 2, t->nruns | (t->has_holders ? LEASED_RUNS : 0));
 	to = pack_uint(to, 1, flags);
 	to = pack_uint(to, 7, is_fresh ? store_now_us(queues->store) : 0);
 	to = pack_uint(to, 7, t->acked_bytes);
@@ -400,14 +428,14 @@ queues_on_turn_end(void *arg)
 
 /* The strings at the end of the answer, which are there only where they say something. */
 struct outcomes {
-	struct str settles, sends, deadlines, epoch;
+	struct str settles, sends, deadlines, epoch, leases;
 };
 
 static struct outcomes
 read_outcomes(const struct reply *reply, unsigned flags)
 {
 	struct outcomes o = { 0 };
-	unsigned n = (flags >> 3 & 1) + (flags >> 4 & 1) + (flags >> 5 & 1) + (flags >> 6 & 1);
+	unsigned n = (unsigned)__builtin_popcount(flags >> 3);
 	uint32_t at = reply && reply->count > n ? reply->count - n : 0;
 
 	if (flags & 8)
@@ -417,7 +445,9 @@ read_outcomes(const struct reply *reply, unsigned flags)
 	if (flags & 32)
 		o.deadlines = reply_str(reply_at(reply, at++));
 	if (flags & 64)
-		o.epoch = reply_str(reply_at(reply, at));
+		o.epoch = reply_str(reply_at(reply, at++));
+	if (flags & 128)
+		o.leases = reply_str(reply_at(reply, at));
 	return o;
 }
 
@@ -458,7 +488,8 @@ tell_sends(struct tick *t, enum err err, const struct outcomes *o)
 struct handed {
 	uint64_t now_us, fence;
 	const struct reply *reply;
-	uint32_t next; /* index of the next item in the reply */
+	uint32_t next;  /* index of the next item in the reply */
+	uint64_t lease; /* of the run, 0 none */
 };
 
 /* An item of the answer; one that this call sent is named by its place. */
@@ -487,7 +518,8 @@ read_reservation(struct reservation *res, const struct tick *t, const struct tic
 				     .width = run->width,
 				     .ends = (res->deadline_us + unit - 1) / unit,
 				     .deadline_us = res->deadline_us,
-				     .size = (uint32_t)raw.n };
+				     .size = (uint32_t)raw.n,
+				     .lease = h->lease };
 	memcpy(res->token.random, t->random + (size_t)i * TOKEN_RANDOM_LEN, TOKEN_RANDOM_LEN);
 	if (!item_read(&res->item, raw)) {
 		struct settle_how how = { .kind = SETTLE_NACK,
@@ -518,9 +550,22 @@ read_reservations(struct reservation *res, unsigned n, const struct tick *t,
 	return have;
 }
 
+/* What the script said of the holder of the next leased run. ERR_NOT_FOUND: it is not there, or not alive, or another. */
+static enum err
+read_lease(uint64_t *incarnation, uint64_t *lease, struct str *leases)
+{
+	if (leases->n < LEASE_BYTES)
+		return ERR_INTERNAL;
+	*incarnation = unpack_uint(leases->p, 7);
+	*lease = unpack_uint(leases->p + 7, 7);
+	leases->p += LEASE_BYTES;
+	leases->n -= LEASE_BYTES;
+	return *incarnation ? OK : ERR_NOT_FOUND;
+}
+
 static void
 tell_receives(struct tick *t, enum err err, const struct reply *reply, struct str head,
-	      bool ask_again)
+	      struct str leases, bool ask_again)
 {
 	static struct reservation res[TICK_MAX_HANDED];
 	struct handed h = { .reply = reply, .next = 1 };
@@ -537,7 +582,12 @@ tell_receives(struct tick *t, enum err err, const struct reply *reply, struct st
 		const struct tick_run *run = &t->runs[i];
 		unsigned got =
 			err ? 0 : (unsigned)unpack_uint(head.p + ANSWER_BYTES + 2 * i, 2);
+		uint64_t incarnation = 0;
+		enum err err_of_run = err;
 
+		h.lease = 0;
+		if (!err && run->holder)
+			err_of_run = read_lease(&incarnation, &h.lease, &leases);
 		for (unsigned j = 0; j < run->receivers; j++) {
 			unsigned mine = run->receivers > 1 ? (j < got ? 1 : 0) : got;
 			bool was_parked;
@@ -547,12 +597,14 @@ tell_receives(struct tick *t, enum err err, const struct reply *reply, struct st
 			mine = read_reservations(res, mine, t, run, &h);
 			was_parked = r->was_asked;
 			/* The reply was full: it has not been asked yet, so it asks again, whatever its wait. */
-			if (!err && !mine && ask_again && !r->is_cancelled) {
+			if (incarnation)
+				r->holder->incarnation = incarnation;
+			if (!err_of_run && !mine && ask_again && !r->is_cancelled) {
 				TAILQ_INSERT_TAIL(&old, r, link);
 				continue;
 			}
 			r->was_asked = true;
-			if (!receive_on_items(r, err, res, mine)) {
+			if (!receive_on_items(r, err_of_run, res, mine)) {
 				if (was_parked)
 					TAILQ_INSERT_HEAD(&old, r, link);
 				else
@@ -596,10 +648,11 @@ again_without_sends(struct tick *t)
 	again->acked_bytes = t->acked_bytes;
 	again->returns = t->returns;
 	again->has_others = t->has_others;
-	again->wanted = t->wanted;
+	again->wanted = t->wanted; /* its runs are made anew */
 	TAILQ_CONCAT(&again->receives, &t->receives, link);
 	t->settles = NULL;
-	t->nsettles = t->nruns = 0;
+	t->nsettles = 0;
+	drop_runs(t);
 }
 
 static void
@@ -646,7 +699,7 @@ tick_on_reply(void *arg, enum err err, const struct reply *reply)
 	}
 	tell_settles(t, err, &outcomes);
 	tell_sends(t, err, &outcomes);
-	tell_receives(t, err, reply, head, flags & 1);
+	tell_receives(t, err, reply, head, outcomes.leases, flags & 1);
 	q->pins--;
 	q->in_flight--;
 	if (left)

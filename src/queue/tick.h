@@ -40,6 +40,15 @@ struct tick_settle {
 	size_t from, len; /* in settle_args: what its kind needs besides the token */
 };
 
+struct holder {
+	char *name; /* its NAME in Redis */
+	size_t name_len;
+	uint64_t incarnation; /* 0: not known yet */
+	unsigned refs;
+};
+struct holder *holder_ref(struct holder *holder);
+bool holder_is_same(const struct holder *a, const struct holder *b);
+
 struct receive {
 	TAILQ_ENTRY(receive) link;
 	struct queue *queue;
@@ -52,8 +61,9 @@ struct receive {
 	unsigned next_max; /* from when it is parked again; 0: the same */
 	uint8_t width;     /* of the bucket */
 	uint64_t visibility_us;
-	uint64_t until_us; /* when the wait ends, our clock */
-	struct timer wait; /* set while parked */
+	struct holder *holder; /* of a heartbeat lease, else NULL */
+	uint64_t until_us;     /* when the wait ends, our clock */
+	struct timer wait;     /* set while parked */
 	receive_cb *cb;
 	receive_park_cb *on_park;
 	void *arg;
@@ -65,6 +75,7 @@ struct tick_run {
 	uint64_t visibility_us;
 	uint8_t width;
 	unsigned receivers, wanted;
+	struct holder *holder; /* a reference, or NULL */
 };
 
 struct tick {
@@ -83,8 +94,9 @@ struct tick {
 	unsigned wanted;       /* sum of their max */
 	struct tick_run *runs; /* of the call in flight, as the script was told */
 	unsigned nruns;
-	uint8_t *random; /* of the call in flight: TOKEN_RANDOM_LEN for each message wanted */
-	uint32_t epoch;  /* of the sweep, as the script was told */
+	bool has_holders; /* among the runs */
+	uint8_t *random;  /* of the call in flight: TOKEN_RANDOM_LEN for each message wanted */
+	uint32_t epoch;   /* of the sweep, as the script was told */
 };
 TAILQ_HEAD(ticks, tick);
 

@@ -13,10 +13,11 @@
  * `ends` << `width` microseconds of Redis's clock.
  */
 #define TOKEN_RANDOM_LEN 16
-#define TOKEN_BYTES      43
-#define TOKEN_TEXT_LEN   ID_TEXT_LEN(TOKEN_BYTES)
+#define TOKEN_BYTES      43 /* and 7 more of a heartbeat lease */
+#define TOKEN_BYTES_MAX  50
+#define TOKEN_TEXT_MAX   ID_TEXT_LEN(TOKEN_BYTES_MAX)
 #define TOKEN_FIELD_LEN  (1 + 4 + TOKEN_RANDOM_LEN)
-#define TOKEN_BUCKET_MAX 64
+#define TOKEN_BUCKET_MAX 96
 
 struct token {
 	uint64_t
@@ -26,14 +27,15 @@ struct token {
 	uint64_t ends;        /* in units of the width */
 	uint64_t deadline_us; /* its own, at most one width before the bucket's end */
 	uint32_t size;        /* of the item, bytes */
+	uint64_t lease;       /* number of the heartbeat lease that it is of; 0: none */
 	uint8_t random[TOKEN_RANDOM_LEN];
 };
 
 /* The width of the buckets for a visibility timeout: at most a twentieth of it, but no less than 16 ms. */
 uint8_t token_width(uint64_t visibility_us);
 
-/* As text for a client; not terminated. */
-void token_write(char text[TOKEN_TEXT_LEN], const struct token *token);
+/* As text for a client, not terminated. */
+struct str token_write(char text[TOKEN_TEXT_MAX], const struct token *token);
 /* False for anything that token_write() did not make the form of. */
 bool token_read(struct token *token, struct str text);
 

@@ -290,7 +290,7 @@ static void
 begin(struct consumer *c, unsigned prefetch)
 {
 	*c = (struct consumer){ 0 };
-	c->consume = queue_consume(f.q, 60000000, prefetch, &consume_ops, c);
+	c->consume = queue_consume(f.q, 60000000, NULL, prefetch, &consume_ops, c);
 	ck_assert_uint_eq(c->nholds, 0); /* never before the call returns */
 }
 
@@ -504,7 +504,7 @@ START_TEST(receives_have_their_turn_beside_it)
 
 	begin(&c, 32);
 	run_idle();
-	queue_receive(f.q, 5000000, 1, 60000000, on_received, NULL, &got);
+	queue_receive(f.q, 5000000, NULL, 1, 60000000, on_received, NULL, &got);
 	run_idle();
 	send_each("a");
 	ck_assert_uint_eq(c.holding, 1); /* it came first */

@@ -329,7 +329,7 @@ reserved_one(void)
 	struct got sent = { 0 }, received = { 0 };
 
 	send_one(&sent, "m");
-	queue_receive(f.q, 5000000, 1, 0, on_received, NULL, &received);
+	queue_receive(f.q, 5000000, NULL, 1, 0, on_received, NULL, &received);
 	run_idle();
 	ck_assert_uint_eq(sent.fired, 1);
 	ck_assert_uint_eq(received.number, 1);
@@ -364,7 +364,7 @@ START_TEST(what_one_turn_asks_leaves_as_one_call)
 	for (unsigned i = 0; i < 100; i++)
 		send_one(&sent[i], "m");
 	queue_settle(f.q, &token, &how, on_settled, &got);
-	queue_receive(f.q, 5000000, 1, 0, on_received, NULL, &got);
+	queue_receive(f.q, 5000000, NULL, 1, 0, on_received, NULL, &got);
 	run_idle();
 	ck_assert_uint_eq(f.ticks, 1);
 	ck_assert_uint_eq(got.fired, 2);
@@ -410,7 +410,7 @@ START_TEST(parked_receivers_are_served_in_the_order_they_asked)
 	struct got who[3] = { 0 }, sent[3] = { 0 };
 
 	for (unsigned i = 0; i < 3; i++) {
-		queue_receive(f.q, 5000000, 1, 60000000, on_received, NULL, &who[i]);
+		queue_receive(f.q, 5000000, NULL, 1, 60000000, on_received, NULL, &who[i]);
 		run_idle();
 	}
 	ck_assert_uint_eq(queue_consumers(f.q), 3);
@@ -429,7 +429,7 @@ END_TEST
 
 START_TEST(a_wait_that_ends_answers_nothing)
 {
-	queue_receive(f.q, 5000000, 1, 300000, on_received, NULL, &got);
+	queue_receive(f.q, 5000000, NULL, 1, 300000, on_received, NULL, &got);
 	run_idle();
 	ck_assert_uint_eq(got.fired, 0);
 	while (!got.fired)
@@ -448,7 +448,7 @@ START_TEST(what_a_lost_client_reserved_is_released)
 	send_one(&sent, "m");
 	run_idle();
 	fake_store_hold(f.fake, true);
-	r = queue_receive(f.q, 5000000, 1, 0, on_received, NULL, &got);
+	r = queue_receive(f.q, 5000000, NULL, 1, 0, on_received, NULL, &got);
 	loop_turn(f.loop, false);
 	receive_cancel(r); /* its call is in flight */
 	fake_store_hold(f.fake, false);
@@ -462,7 +462,8 @@ END_TEST
 START_TEST(a_lost_client_that_waits_takes_nothing)
 {
 	struct got sent = { 0 };
-	struct receive *r = queue_receive(f.q, 5000000, 1, 60000000, on_received, NULL, &got);
+	struct receive *r =
+		queue_receive(f.q, 5000000, NULL, 1, 60000000, on_received, NULL, &got);
 
 	run_idle();
 	receive_cancel(r);
@@ -478,7 +479,7 @@ START_TEST(a_ring_that_comes_too_early_is_not_lost)
 	struct got sent = { 0 };
 
 	fake_store_hold(f.fake, true);
-	queue_receive(f.q, 5000000, 1, 60000000, on_received, NULL, &got);
+	queue_receive(f.q, 5000000, NULL, 1, 60000000, on_received, NULL, &got);
 	loop_turn(f.loop, false);
 	queues_look(f.queues, queue_name(f.q)); /* its first call has not come back */
 	fake_store_hold(f.fake, false);
@@ -504,7 +505,7 @@ START_TEST(when_sends_are_refused_what_travels_with_them_goes_again)
 	sent.fired = 0;
 	send_one(&sent, "y");
 	queue_settle(f.q, &token, &how, on_settled, &got);
-	queue_receive(f.q, 5000000, 1, 0, on_received, NULL, &received);
+	queue_receive(f.q, 5000000, NULL, 1, 0, on_received, NULL, &received);
 	run_idle();
 	ck_assert_int_eq(sent.err, ERR_REFUSED);
 	ck_assert_uint_eq(sent.fired, 1);
@@ -525,11 +526,11 @@ START_TEST(who_waits_when_the_broker_stops_is_told)
 {
 	struct got late = { 0 };
 
-	queue_receive(f.q, 5000000, 1, 60000000, on_received, NULL, &got);
+	queue_receive(f.q, 5000000, NULL, 1, 60000000, on_received, NULL, &got);
 	run_idle();
 	queues_end_waits(f.queues, ERR_SHUTTING_DOWN);
 	ck_assert_int_eq(got.err, ERR_SHUTTING_DOWN);
-	queue_receive(f.q, 5000000, 1, 60000000, on_received, NULL, &late);
+	queue_receive(f.q, 5000000, NULL, 1, 60000000, on_received, NULL, &late);
 	run_idle();
 	ck_assert_int_eq(late.err, ERR_SHUTTING_DOWN);
 	ck_assert_uint_eq(got.fired + late.fired, 2);
@@ -562,7 +563,7 @@ start_operation(unsigned which)
 		send_one(&got, "m");
 		break;
 	case 6:
-		queue_receive(f.q, 5000000, 1, 0, on_received, NULL, &got);
+		queue_receive(f.q, 5000000, NULL, 1, 0, on_received, NULL, &got);
 		break;
 	case 7:
 		queue_stats(f.q, on_stats, &got);

@@ -3,6 +3,8 @@
 
 #include "queue/token.h"
 
+#define TEXT_LEN ID_TEXT_LEN(TOKEN_BYTES)
+
 static struct token
 some_token(void)
 {
@@ -20,10 +22,10 @@ some_token(void)
 START_TEST(a_token_comes_back_as_it_went)
 {
 	struct token t = some_token(), back;
-	char text[TOKEN_TEXT_LEN];
+	char text[TOKEN_TEXT_MAX];
 
 	token_write(text, &t);
-	ck_assert(token_read(&back, (struct str){ text, sizeof(text) }));
+	ck_assert(token_read(&back, (struct str){ text, TEXT_LEN }));
 	ck_assert_uint_eq(back.fence, t.fence);
 	ck_assert_uint_eq(back.epoch, t.epoch);
 	ck_assert_uint_eq(back.width, t.width);
@@ -31,36 +33,61 @@ START_TEST(a_token_comes_back_as_it_went)
 	ck_assert_uint_eq(back.deadline_us, t.deadline_us);
 	ck_assert_uint_eq(back.size, t.size);
 	ck_assert_mem_eq(back.random, t.random, sizeof(t.random));
+	ck_assert_uint_eq(back.lease, 0);
+}
+END_TEST
+
+START_TEST(a_token_of_a_lease_names_it)
+{
+	struct token t = some_token(), back;
+	char text[TOKEN_TEXT_MAX], bucket[TOKEN_BUCKET_MAX];
+	struct str written;
+	size_t plain;
+
+	plain = token_bucket(bucket, &t);
+	t.lease = 1234567;
+	written = token_write(text, &t);
+	ck_assert_uint_eq(written.n, TOKEN_TEXT_MAX);
+	ck_assert(token_read(&back, written));
+	ck_assert_uint_eq(back.lease, t.lease);
+	ck_assert_uint_eq(token_bucket(bucket, &back), plain + 8);
+	ck_assert_mem_eq(bucket + plain, ".1234567", 8);
+	t.lease = 1ull << 53;
+	ck_assert(!token_read(&back, token_write(text, &t)));
+	t.lease = 0; /* that is none, and is written without */
+	written = token_write(text, &t);
+	memset(text + written.n, 'A', sizeof(text) - written.n);
+	ck_assert(!token_read(&back, (struct str){ text, sizeof(text) }));
 }
 END_TEST
 
 START_TEST(another_spelling_or_length_is_no_token)
 {
 	struct token t = some_token(), back;
-	char text[TOKEN_TEXT_LEN + 1];
+	char text[TOKEN_TEXT_MAX + 1];
 
 	token_write(text, &t);
-	ck_assert(!token_read(&back, (struct str){ text, sizeof(text) - 2 }));
-	text[TOKEN_TEXT_LEN] = 'A';
-	ck_assert(!token_read(&back, (struct str){ text, sizeof(text) }));
+	ck_assert(!token_read(&back, (struct str){ text, TEXT_LEN - 1 }));
+	text[TEXT_LEN] = 'A';
+	ck_assert(!token_read(&back, (struct str){ text, TEXT_LEN + 1 }));
 	ck_assert(!token_read(&back, STR("")));
-	for (unsigned i = 0; i < TOKEN_TEXT_LEN; i++) {
+	for (unsigned i = 0; i < TEXT_LEN; i++) {
 		char was = text[i];
 
 		text[i] = i % 2 ? '+' : '\n';
-		ck_assert(!token_read(&back, (struct str){ text, TOKEN_TEXT_LEN }));
+		ck_assert(!token_read(&back, (struct str){ text, TEXT_LEN }));
 		text[i] = was;
 	}
 	/* 43 bytes leave bits of the last character unused: they must be zero. */
-	text[TOKEN_TEXT_LEN - 1]++;
-	ck_assert(!token_read(&back, (struct str){ text, TOKEN_TEXT_LEN }));
+	text[TEXT_LEN - 1]++;
+	ck_assert(!token_read(&back, (struct str){ text, TEXT_LEN }));
 }
 END_TEST
 
 START_TEST(numbers_that_lua_cannot_hold_are_refused)
 {
 	struct token t = some_token(), back;
-	char text[TOKEN_TEXT_LEN];
+	char text[TOKEN_TEXT_MAX];
 	struct token bad[4] = { t, t, t, t };
 
 	bad[0].fence = 1ull << 53;
@@ -69,7 +96,7 @@ START_TEST(numbers_that_lua_cannot_hold_are_refused)
 	bad[3].ends = 1ull << 37;
 	for (unsigned i = 0; i < 4; i++) {
 		token_write(text, &bad[i]);
-		ck_assert(!token_read(&back, (struct str){ text, sizeof(text) }));
+		ck_assert(!token_read(&back, (struct str){ text, TEXT_LEN }));
 	}
 }
 END_TEST
@@ -110,6 +137,7 @@ main(void)
 	int failed;
 
 	tcase_add_test(tc, a_token_comes_back_as_it_went);
+	tcase_add_test(tc, a_token_of_a_lease_names_it);
 	tcase_add_test(tc, another_spelling_or_length_is_no_token);
 	tcase_add_test(tc, numbers_that_lua_cannot_hold_are_refused);
 	tcase_add_test(tc, a_bucket_and_its_field_are_as_the_script_makes_them);

@@ -215,7 +215,7 @@ static void
 ask(struct queue *q, uint64_t wait_us, struct got *g)
 {
 	*g = (struct got){ 0 };
-	queue_receive(q, 5000000, 1, wait_us, on_received, NULL, g);
+	queue_receive(q, 5000000, NULL, 1, wait_us, on_received, NULL, g);
 }
 
 static void

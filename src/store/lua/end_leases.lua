@@ -10,15 +10,23 @@
 -- and this (which removes it) touch that field; who writes the other fields leaves it alone. A revived agent gets a new one.
 -- Returns true when queues have become due by this: the broker looks at them at once then.
 --
--- mark_ended(lease, most): up to `most` of the buckets of an ended lease are due now; sweep does the rest in the same way.
+-- leave_lease(lease, place): one of its buckets, 'BUCKET QUEUE', is no more. mark_ended(lease, most): up to `most` of the buckets of an ended lease are due now; sweep does the rest in the same way.
+local function leave_lease(lease, place)
+	if pcall('SREM', P .. ':l:' .. lease, place) == 1 and pcall('EXISTS', P .. ':l:' .. lease) == 0 then
+		pcall('HDEL', P .. ':ended', lease)
+	end
+end
+
 local function mark_ended(lease, most)
 	local at = format('%d', now)
 	local places = pcall('SRANDMEMBER', P .. ':l:' .. lease, most)
 	for i = 1, #places do
 		local bucket, name = string.match(places[i], '^(%S+) (.*)$')
-		if bucket then
-			pcall('ZADD', P .. ':q:' .. name .. ':b', 'XX', at, bucket)
+		if bucket and pcall('ZSCORE', P .. ':q:' .. name .. ':b', bucket) then
+			pcall('ZADD', P .. ':q:' .. name .. ':b', 'LT', at, bucket)
 			pcall('ZADD', P .. ':due', 'LT', at, name)
+		else
+			leave_lease(lease, places[i])
 		end
 	end
 	return #places > 0

@@ -7,6 +7,8 @@
 -- include clock
 -- include common
 -- include helpers
+-- include end_leases
+-- include drop_bucket
 local force = ARGV[1] == '1'
 local LIMIT, BYTES = 200, 4194304
 local s = call('HMGET', P .. ':sweep', 'stamp', 'epoch', 'grace')
@@ -41,12 +43,22 @@ more = more or more_delayed
 
 local buckets = {}
 for i = 1, #due do
-	local of, e, k, ends = string.match(due[i], '^(%d+)%.(%d+)%.(%d+)%.(%d+)$')
-	local b = { text = due[i], of = tonumber(of), ends = ends * 2 ^ k }
-	if not force and tonumber(e) < epoch and now < grace then
+	local of, e, k, ends, lease = string.match(due[i], '^(%d+)%.(%d+)%.(%d+)%.(%d+)%.?(%d*)$')
+	local b = of and { text = due[i], of = tonumber(of), ends = ends * 2 ^ k }
+	if b and lease ~= '' then
+		local reason = pcall('HGET', P .. ':ended', lease)
+		b.lease, b.reason = lease, type(reason) == 'string' and reason
+	end
+	if not b then
+		pcall('ZREM', base .. ':b', due[i]) -- somebody else's
+	elseif b.reason then
+		buckets[#buckets + 1] = b -- the holder is no more: that needs no grace
+	elseif not force and tonumber(e) < epoch and now < grace then
 		pcall('ZADD', base .. ':b', grace, b.text) -- reserved before an outage
 	elseif b.ends <= now then
 		buckets[#buckets + 1] = b
+	elseif b.lease then
+		pcall('ZADD', base .. ':b', b.ends, b.text)
 	end
 end
 -- The last handed out goes back first, so that the first one ends at the head.
@@ -66,7 +78,7 @@ local function sweep_bucket(b)
 	table.sort(fields, function(x, y)
 		return byte(x) > byte(y)
 	end)
-	local has_longer = pcall('EXISTS', longer) == 1
+	local has_longer = not b.reason and pcall('EXISTS', longer) == 1
 	local kept = 0
 	for i = 1, #fields do
 		local field = fields[i]
@@ -79,7 +91,10 @@ local function sweep_bucket(b)
 			end
 			local item = pcall('HGET', key, field)
 			if type(item) == 'string' then
-				local again, attempts = failed_once_more(item, 'visibility timeout expired')
+				local again, attempts = item, 0
+				if b.reason ~= 'released' then
+					again, attempts = failed_once_more(item, b.reason and 'holder died' or 'visibility timeout expired')
+				end
 				if attempts > policy[4] then
 					bury(again, 2)
 				else
@@ -98,8 +113,11 @@ local function sweep_bucket(b)
 		pcall('ZREMRANGEBYSCORE', longer, '-inf', now)
 	end
 	if kept == 0 then
-		pcall('ZREM', base .. ':b', b.text)
-		pcall('DEL', longer)
+		drop_bucket(b.text)
+		-- Its other buckets, of which there may be more than were marked when it ended.
+		if b.reason then
+			mark_ended(b.lease, 10)
+		end
 	else
 		pcall('ZADD', base .. ':b', pcall('ZRANGE', longer, 0, 0, 'WITHSCORES')[2], b.text)
 	end
@@ -118,8 +136,7 @@ end
 local some = pcall('ZRANDMEMBER', base .. ':b', LIMIT)
 for i = 1, #some == LIMIT and LIMIT or 0 do
 	if pcall('EXISTS', base .. ':r' .. some[i]) == 0 then
-		pcall('ZREM', base .. ':b', some[i])
-		pcall('DEL', base .. ':e' .. some[i])
+		drop_bucket(some[i])
 	end
 end
 -- And those in front, so that a queue whose messages are acked in time is looked at once per timeout and not once per bucket.
@@ -134,8 +151,7 @@ for i = 1, 100 do
 	if pcall('EXISTS', base .. ':r' .. first[1]) == 1 then
 		break
 	end
-	pcall('ZREM', base .. ':b', first[1])
-	pcall('DEL', base .. ':e' .. first[1])
+	drop_bucket(first[1])
 	next_bucket = 0
 end
 if next_bucket == 0 and reserved ~= 0 and pcall('ZCARD', base .. ':b') == 0 then
@@ -155,7 +171,7 @@ end
 local delayed = pcall('ZRANGE', base .. ':d', 0, 0, 'WITHSCORES')
 local forget_at = last + policy[3]
 if ready == 0 and reserved == 0 and not delayed[1] and pcall('ZCARD', base .. ':x') == 0 and band(flags, 1) == 0 then
-	if forget_at <= now and next_bucket == 0 then
+	if forget_at <= now and next_bucket == 0 and pcall('ZCARD', base .. ':b') == 0 then
 		pcall('DEL', base .. ':s', base .. ':b')
 		pcall('ZREM', P .. ':queues', name)
 		pcall('ZREM', P .. ':due', name)

@@ -5,30 +5,37 @@
 -- see what it asked later while it is unanswered.
 --
 -- KEYS	[1] base
--- ARGV	[1] header >HHHBI7I7I7I4: settles, sends, runs, flags (1 delays follow, 2 sends are of one priority, 4 settles other
+-- ARGV	[1] header >HHHBI7I7I7I4: settles, sends, runs (and 32768 where one is of a heartbeat lease), flags (1 delays follow, 2 sends are of one priority, 4 settles other
 --	than acks, 8 receivers of this broker will go on waiting: note it, 16 look whether others were passed over, 32 there
 --	are settings, 64 some sends have a ttl, 128 acks alone: Redis's clock is not needed), the broker's estimate of the
 --	time (0: and of the epoch it is not sure), bytes of all acks, bytes of all sends, epoch of the sweep; then >c18I7HI4: this broker, how long it has waited,
 --	how many of its receivers do, bytes that an answer adds to an item
 --	[2] prefix  [3] namespace  [4] policy, see POLICY
 --	[5] random bytes, 16 for each message that may be handed out  [6] runs, >I7BHI4 each: visibility timeout, bucket
---	width as a power of two, how many, byte limit (0 none)
+--	width as a power of two, how many, byte limit (0 none). Of a heartbeat lease the width is 128 more, and >I7Hc0
+--	follows: the holder's incarnation (0: whichever), its NAME
 --	then what settles, in order: kind, number of fields less one, bucket; the fields; and for all but A (of which alone there
 --	can be more than one) one more: N >BI7d and the error text (1 permanent, 2 with delay, 4 with error; delay; factor
 --	of jitter), R delay or '', X >I7I7 timeout and the deadline so far, F error
 --	then the digests (when the window is not 0), the items, the delays ('' for none)
 -- Reply [1] >I7I7I7I4B: time, fence before the first, next wake, ready, flags (1 more are ready than fitted in the reply,
---	2 paused, 4 others were passed over: nothing was handed out, they are rung; 8, 16, 32, 64 the last elements are there);
+--	2 paused, 4 others were passed over: nothing was handed out, they are rung; 8, 16, 32, 64, 128 the last elements are there);
 --	then >H for each run: how many it got
 --	[2...] what is handed out, in the order of the runs: an item, or, where it is one of this call's sends, its number
 --	then (8) a character for each settle: 1 done, 0 no such token; else all are done
 --	(16) a character for each send: 0 stored, 1 queue full, 2 duplicate; else all are stored
 --	(32) >I7 for each X: the deadline in force, 0 none
 --	(64) >I4 the epoch, where it is not the one that was told
+--	(128) >I7I7 for each run of a heartbeat lease: the holder's incarnation (0: it is not there, not alive, or in another), and the
+--	number of its lease where it got something
 --
 -- This is the hot path: no function and no table is made that the common case does not need, and no number is written
 -- out where text is at hand.
 local nsettle, nsend, nrun, how, estimate, acked_bytes, sent_bytes, epoch, head_end = struct.unpack('>HHHBI7I7I7I4', ARGV[1])
+local leased = nrun >= 32768
+if leased then
+	nrun = nrun - 32768
+end
 local now = estimate
 if how < 128 then
 	local t = redis.call('TIME')
@@ -102,7 +109,7 @@ while settle <= nsettle do
 			local longer = base .. ':e' .. sub(bucket, 3)
 			local before = pcall('ZSCORE', longer, field)
 			before = type(before) == 'string' and tonumber(before) or first
-			if now + timeout > before then
+			if timeout > 0 and now + timeout > before then
 				before = now + timeout
 				pcall('ZADD', longer, before, field)
 			end
@@ -311,6 +318,7 @@ local fence, more = counter, 0
 local reply, counts = { '' }, ''
 local yields = false
 local other_epoch
+local leases = ''
 
 if nrun > 0 and now - estimate > 500000 then
 	-- This call was long on its way, or its broker has not led nor followed for a while: there may have been an outage, which
@@ -334,13 +342,28 @@ if how % 32 >= 16 then
 	end
 end
 
-if nrun > 0 and flags % 2 == 0 and not yields and
-		(nhigh > 0 or nnormal > 0 or nlow > 0 or from1 <= to1 or from2 <= to2 or from0 <= to0) then
+local can = nrun > 0 and flags % 2 == 0 and not yields and
+	(nhigh > 0 or nnormal > 0 or nlow > 0 or from1 <= to1 or from2 <= to2 or from0 <= to0)
+if can or leased then
 	local runs, random = ARGV[6], ARGV[5]
 	local has_ttl, budget, handed, pos = band(flags, 4) ~= 0, 1048576, 0, 1
 	for _ = 1, nrun do
 		local timeout, k, count, limit
 		timeout, k, count, limit, pos = unpk('>I7BHI4', runs, pos)
+		local holder, inc, lease
+		if k >= 128 then
+			inc, holder, pos = unpk('>I7Hc0', runs, pos)
+			k = k - 128
+			local a = pcall('HMGET', P .. ':a:' .. holder, 'live', 'beat', 'ttl', 'inc', 'lease')
+			if a[1] == '1' and now - (tonumber(a[2]) or 0) <= (tonumber(a[3]) or 0) and (inc == 0 or a[4] == format('%d', inc)) then
+				inc, lease = tonumber(a[4]) or 0, tonumber(a[5] or 0) or 0
+			else
+				inc, lease, count = 0, 0, 0
+			end
+		end
+		if not can then
+			count = 0
+		end
 		local overhead = limit > 0 and unpk('>I4', ARGV[1], head_end + 27) or 0
 		local n, used, full = 0, 0, more == 1
 		local fields, nfields, of = {}, 0, math.floor((counter + 1) / 256)
@@ -445,6 +468,11 @@ if nrun > 0 and flags % 2 == 0 and not yields and
 		if nfields > 0 then
 			local unit = 2 ^ k
 			local ends = math.floor((now + timeout + unit - 1) / unit)
+			if lease == 0 then
+				lease = pcall('INCR', P .. ':leases')
+				lease = type(lease) == 'number' and lease or now
+				pcall('HSET', P .. ':a:' .. holder, 'lease', format('%d', lease))
+			end
 			if buckets then
 				buckets[#buckets + 1] = { of, fields }
 			end
@@ -453,8 +481,14 @@ if nrun > 0 and flags % 2 == 0 and not yields and
 					of, fields = buckets[b][1], buckets[b][2]
 				end
 				local bucket = format('%d.%d.%d.%d', of, epoch, k, ends)
+				if lease then
+					bucket = bucket .. format('.%d', lease)
+				end
 				pcall('HSET', base .. ':r' .. bucket, unpack(fields))
 				if bucket ~= told then
+					if lease then
+						pcall('SADD', P .. format(':l:%d', lease), bucket .. ' ' .. name)
+					end
 					pcall('ZADD', base .. ':b', format('%d', ends * unit), bucket)
 					told = bucket
 					if of % 64 == 0 then
@@ -472,6 +506,9 @@ if nrun > 0 and flags % 2 == 0 and not yields and
 			changed = true
 		end
 		counts = counts .. char(math.floor(n / 256), n % 256)
+		if lease then
+			leases = leases .. pack('>I7I7', inc, lease)
+		end
 	end
 elseif nrun > 0 then
 	counts = string.rep(char(0, 0), nrun)
@@ -584,7 +621,11 @@ if deadlines then
 end
 if other_epoch then
 	reply[tail + 1] = pack('>I4', epoch)
-	what = what + 64
+	tail, what = tail + 1, what + 64
+end
+if leased then
+	reply[tail + 1] = leases
+	what = what + 128
 end
 reply[1] = pack('>I7I7I7I4B', how < 128 and now or 0, fence, wake, left, what) .. counts
 return reply
