@@ -216,17 +216,20 @@ static const struct config_checks checks = { check_listen, link_check_url };
 static int
 open_log(const struct config *cfg, const struct config_errors *why)
 {
-	char text[400];
+	const struct log_config log = {
+		.file = cfg->log.file,
+		.format = cfg->log.format,
+		.level = cfg->log.level,
+		.rate_limit = cfg->log.rate_limit,
+	};
 
-	if (*cfg->log.file && !log_open(cfg->log.file)) {
+	if (!log_start(&log)) {
 		fprintf(stderr, "coordd: log.file: cannot open %s: %s\n", cfg->log.file,
 			strerror(errno));
-		return EX_IOERR;
+		return EX_CANTCREAT;
 	}
-	log_init(cfg->log.format, cfg->log.level, cfg->log.rate_limit);
 	for (unsigned i = 0; i < why->n_warnings; i++)
-		log_event(LOG_LEVEL_WARNING, "config.warning", "text=%s",
-			  log_quote(text, sizeof(text), str_of(why->warnings[i])));
+		log_event(LOG_CONFIG_WARNING, log_text("text", why->warnings[i]));
 	return EX_OK;
 }
 

@@ -32,12 +32,13 @@ void
 server_stop(struct server *srv, int signal)
 {
 	if (srv->is_stopping) {
-		log_event(LOG_LEVEL_NOTICE, "server.stop", "signal=%d now=yes", signal);
+		log_event(LOG_SERVER_STOP, log_int("signal", signal));
 		loop_stop(srv->loop);
 		return;
 	}
-	log_event(LOG_LEVEL_INFO, "server.drain", "signal=%d connections=%u in_flight=%u",
-		  signal, conns_count(srv->conns), api_in_flight(srv->api));
+	log_event(LOG_SERVER_DRAIN, log_int("signal", signal),
+		  log_uint("connections", conns_count(srv->conns)),
+		  log_uint("in_flight", api_in_flight(srv->api)));
 	srv->is_stopping = true;
 	server_note_state(srv);
 	srv->stop_until_us = loop_now_us(srv->loop) + srv->cfg->server.drain_timeout_us;

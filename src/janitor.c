@@ -190,6 +190,7 @@ janitor_on_second(void *arg)
 
 	queues_look_all(j->queues);
 	api_on_second(j->api);
+	log_on_second();
 	timer_set(&j->second, 1000000);
 }
 

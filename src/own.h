@@ -43,7 +43,7 @@ struct server {
 	struct conns *conns;
 	struct listeners *listeners;
 	struct janitor *janitor;
-	struct event *on_term, *on_int, *on_hup;
+	struct event *on_term, *on_int, *on_hup, *on_usr1;
 	struct timer stopping, announce;
 	struct bell *bell;
 	char instance_id[QUEUES_BROKER_LEN +

@@ -8,6 +8,7 @@
  */
 #include "server.h"
 
+#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -37,8 +38,8 @@ server_note_state(struct server *srv)
 
 	if (state == srv->state)
 		return;
-	log_event(LOG_LEVEL_DEBUG, "server.state", "from=%s to=%s",
-		  server_state_names[srv->state], server_state_names[state]);
+	log_event(LOG_SERVER_STATE, log_text("from", server_state_names[srv->state]),
+		  log_text("to", server_state_names[state]));
 	srv->state = state;
 }
 
@@ -50,7 +51,7 @@ announce(void *arg)
 {
 	struct server *srv = arg;
 	struct store_info info;
-	char message[200], text[256];
+	char message[200];
 
 	if (srv->is_announced)
 		return;
@@ -58,12 +59,11 @@ announce(void *arg)
 	server_note_state(srv);
 	timer_clear(&srv->announce);
 	store_info(srv->store, &info);
-	log_event(LOG_LEVEL_INFO, "server.ready",
-		  "listen=\"%s\" redis=%s version=" COORDD_VERSION,
-		  listeners_text(srv->listeners), info.ready ? info.version : "down");
+	log_event(LOG_SERVER_READY, log_text("listen", listeners_text(srv->listeners)),
+		  log_text("redis", info.ready ? info.version : "down"),
+		  log_text("version", COORDD_VERSION));
 	if (info.ready && strcmp(store_durability(&info, message, sizeof(message)), "ok") != 0)
-		log_event(LOG_LEVEL_WARNING, "redis.persistence", "problem=%s",
-			  log_quote(text, sizeof(text), str_of(message)));
+		log_event(LOG_REDIS_PERSISTENCE, log_text("problem", message));
 }
 
 static void
@@ -156,8 +156,22 @@ on_hup(evutil_socket_t sig, short what, void *arg)
 	(void)sig;
 	(void)what;
 	(void)arg;
-	log_event(LOG_LEVEL_NOTICE, "config.kept",
-		  "reason=\"a restart is needed to read it again\"");
+	log_event(LOG_CONFIG_KEPT, log_text("reason", "a restart is needed to read it again"));
+}
+
+static void
+on_usr1(evutil_socket_t sig, short what, void *arg)
+{
+	(void)sig;
+	(void)what;
+	(void)arg;
+	if (!*log_file())
+		return;
+	if (log_reopen())
+		log_event(LOG_LOG_REOPENED, log_text("file", log_file()));
+	else
+		log_event(LOG_LOG_REOPEN_FAILED, log_text("file", log_file()),
+			  log_text("error", strerror(errno)));
 }
 
 /* Build ------------------------------------------------------------------------------------------ */
@@ -284,9 +298,9 @@ raise_descriptors(const struct config *cfg)
 	limit.rlim_cur = limit.rlim_max;
 	setrlimit(RLIMIT_NOFILE, &limit);
 	if (limit.rlim_cur < cfg->server.max_connections + SPARE_FDS)
-		log_event(LOG_LEVEL_WARNING, "server.descriptors",
-			  "limit=%llu max_connections=%u hint=\"raise LimitNOFILE\"",
-			  (unsigned long long)limit.rlim_cur, cfg->server.max_connections);
+		log_event(LOG_SERVER_DESCRIPTORS, log_uint("limit", limit.rlim_cur),
+			  log_uint("max_connections", cfg->server.max_connections),
+			  log_text("hint", "raise LimitNOFILE"));
 }
 
 static int
@@ -342,7 +356,9 @@ watch_signals(struct server *srv)
 	srv->on_hup = evsignal_new(base, SIGHUP, on_hup, srv);
 	event_add(srv->on_term, NULL);
 	event_add(srv->on_int, NULL);
+	srv->on_usr1 = evsignal_new(base, SIGUSR1, on_usr1, srv);
 	event_add(srv->on_hup, NULL);
+	event_add(srv->on_usr1, NULL);
 }
 
 static void
@@ -362,6 +378,7 @@ server_free(struct server *srv)
 	event_free(srv->on_term);
 	event_free(srv->on_int);
 	event_free(srv->on_hup);
+	event_free(srv->on_usr1);
 	timer_done(&srv->stopping);
 	timer_done(&srv->announce);
 	loop_free(srv->loop);
@@ -387,7 +404,7 @@ server_run(const struct config *cfg)
 	else
 		loop_run(srv.loop);
 	if (!srv.status)
-		log_event(LOG_LEVEL_INFO, "server.stopped", NULL);
+		log_event(LOG_SERVER_STOPPED);
 	server_free(&srv);
 	return srv.status;
 }

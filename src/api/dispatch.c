@@ -113,8 +113,8 @@ fail_connection(struct session *s, const struct errmsg *why)
 {
 	struct rpc nobody = { .type = RPC_REQUEST, .msgid = 0 };
 
-	log_event(LOG_LEVEL_NOTICE, "conn.refused_frame", "conn=%llu peer=%s code=%s",
-		  (unsigned long long)conn_id(s->conn), conn_peer(s->conn), err_code(why->err));
+	log_event(LOG_CONN_REFUSED_FRAME, log_uint("conn", conn_id(s->conn)),
+		  log_text("peer", conn_peer(s->conn)), log_text("code", err_code(why->err)));
 	session_fail(s, &nobody, why);
 }
 

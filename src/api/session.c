@@ -192,11 +192,13 @@ request_done(struct request *r)
 static void
 name_defect(struct errmsg *why, const char *method)
 {
+	char text[9];
 	uint32_t id;
 
 	id_random(&id, sizeof(id));
 	errmsg_set(why, ERR_INTERNAL, "a defect in the broker; its log names it as %08x", id);
-	log_event(LOG_LEVEL_ERROR, "request.internal", "id=%08x method=%s", id, method);
+	snprintf(text, sizeof(text), "%08x", id);
+	log_event(LOG_REQUEST_INTERNAL, log_text("id", text), log_text("method", method));
 }
 
 void
@@ -441,8 +443,8 @@ session_on_close(void *user, enum conn_end why)
 	struct watcher *w;
 	struct delivery *d;
 
-	log_event(LOG_LEVEL_DEBUG, "conn.closed", "conn=%llu reason=%s",
-		  (unsigned long long)conn_id(s->conn), conn_end_names[why]);
+	log_event(LOG_CONN_CLOSED, log_uint("conn", conn_id(s->conn)),
+		  log_text("reason", conn_end_names[why]));
 	s->conn = NULL;
 	session_hold(s); /* so that it is still there below */
 	while ((r = TAILQ_FIRST(&s->receives))) {

@@ -1,54 +1,80 @@
+/*
+ * log: which events are written, and in which format.
+ *
+ *	log_write()	below the level: nothing; too many of its kind in this second: counted
+ *	log_emit()	one line, or one entry of the journal; not taken: counted as dropped
+ *	log_on_second()	tells what was left out and what was dropped
+ */
 #include "base/log.h"
 
-#include <fcntl.h>
-#include <stdarg.h>
-#include <stdint.h>
-#include <stdio.h>
+#include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/time.h>
-#include <time.h>
-#include <unistd.h>
 
-enum { LINE_MAX_BYTES = 2048, KINDS = 64 };
+#include "base/log_format.h"
+#include "base/log_sink.h"
+#include "base/mem.h"
 
-const char *const log_level_names[LOG_LEVELS] = { "debug", "info", "notice", "warning",
-						  "error" };
-
-static int log_fd = STDERR_FILENO;
+static char *file;                                 /* NULL is standard error */
+static enum log_format format = LOG_FORMAT_LOGFMT; /* never AUTO */
 static enum log_level min_level = LOG_LEVEL_INFO;
-static bool is_text, has_colour;
-static unsigned limit_per_second = 50;
+static bool has_colour;
+static unsigned rate_limit;
 
-/* Lines of this second, by event. */
-static struct kind {
-	const char *event; /* NULL: a free place, as all behind it */
-	unsigned count;
-	unsigned left_out;
-} kinds[KINDS];
 static time_t this_second;
+static struct {
+	unsigned count, left_out;
+} kinds[LOG_KINDS]; /* of this second */
+
+static struct log_counts counts;
+static uint64_t dropped; /* and not told yet */
+static int drop_error;
+
+/* What it is set to ------------------------------------------------------------------------------- */
+
+static bool
+wants_colour(void)
+{
+	const char *no = getenv("NO_COLOR"), *term = getenv("TERM");
+
+	return sink_is_terminal() && !(no && *no) && !(term && strcmp(term, "dumb") == 0);
+}
+
+static enum log_format
+choose(const struct log_config *config)
+{
+	if (config->format != LOG_FORMAT_AUTO)
+		return config->format;
+	if (!*config->file && sink_is_journal())
+		return LOG_FORMAT_JOURNAL;
+	return sink_is_terminal() ? LOG_FORMAT_TEXT : LOG_FORMAT_LOGFMT;
+}
 
 bool
-log_open(const char *path)
+log_start(const struct log_config *config)
 {
-	int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOCTTY, 0640);
-
-	if (fd < 0)
+	if (!sink_open(config->file))
 		return false;
-	if (log_fd != STDERR_FILENO)
-		close(log_fd);
-	log_fd = fd;
+	format = choose(config);
+	has_colour = format == LOG_FORMAT_TEXT && wants_colour();
+	min_level = config->level;
+	rate_limit = config->rate_limit;
+	free(file);
+	file = *config->file ? xstrdup(config->file) : NULL;
 	return true;
 }
 
-void
-log_init(enum log_format format, enum log_level level, unsigned rate_limit)
+bool
+log_reopen(void)
 {
-	bool tty = isatty(log_fd);
+	return !file || sink_open(file);
+}
 
-	min_level = level;
-	limit_per_second = rate_limit;
-	is_text = format == LOG_FORMAT_TEXT || (format == LOG_FORMAT_AUTO && tty);
-	has_colour = is_text && tty;
+const char *
+log_file(void)
+{
+	return file ? file : "";
 }
 
 void
@@ -57,188 +83,146 @@ log_set_level(enum log_level level)
 	min_level = level;
 }
 
+enum log_level
+log_get_level(void)
+{
+	return min_level;
+}
+
 bool
 log_enabled(enum log_level level)
 {
 	return level >= min_level;
 }
 
-static size_t
-put_head(char *line, size_t n, enum log_level level, const char *event,
-	 const struct timeval *now)
+void
+log_set_journal(const char *path)
 {
-	static const char *const colours[LOG_LEVELS] = { "\033[2m", "", "\033[36m", "\033[33m",
-							 "\033[31m" };
-	static const char *const shorts[LOG_LEVELS] = { "DEBUG", "INFO ", "NOTE ", "WARN ",
-							"ERROR" };
-	char stamp[40];
-	struct tm tm;
-	int len;
+	sink_set_journal(path);
+}
 
-	if (is_text) {
-		localtime_r(&now->tv_sec, &tm);
-		strftime(stamp, sizeof(stamp), "%H:%M:%S", &tm);
-		len = snprintf(line, n, "%s.%03d %s%s%s %s", stamp, (int)(now->tv_usec / 1000),
-			       has_colour ? colours[level] : "", shorts[level],
-			       has_colour ? "\033[0m" : "", event);
-		for (char *p = line + len - strlen(event); *p; p++)
-			*p = *p == '.' || *p == '_' ? ' ' : *p;
-	} else {
-		gmtime_r(&now->tv_sec, &tm);
-		strftime(stamp, sizeof(stamp), "%Y-%m-%dT%H:%M:%S", &tm);
-		len = snprintf(line, n, "ts=%s.%03dZ level=%s event=%s", stamp,
-			       (int)(now->tv_usec / 1000), log_level_names[level], event);
+void
+log_counts(struct log_counts *out)
+{
+	*out = counts;
+}
+
+/* Writing ---------------------------------------------------------------------------------------- */
+
+/* To the journal; where nobody listens, to standard error, which leads there too as a rule. */
+static bool
+write_journal(const struct log_entry *entry)
+{
+	char datagram[LOG_JOURNAL_MAX];
+
+	if (sink_send_journal(datagram, log_put_journal(datagram, entry)))
+		return true;
+	return errno != EAGAIN && errno != ENOBUFS &&
+	       sink_write(datagram, log_put_prefixed(datagram, entry));
+}
+
+static bool
+write_entry(const struct log_entry *entry)
+{
+	char line[LOG_LINE_MAX];
+
+	switch (format) {
+	case LOG_FORMAT_JOURNAL:
+		return write_journal(entry);
+	case LOG_FORMAT_JSON:
+		return sink_write(line, log_put_json(line, entry));
+	case LOG_FORMAT_TEXT:
+		return sink_write(line, log_put_text(line, entry, has_colour));
+	default:
+		return sink_write(line, log_put_logfmt(line, entry));
 	}
-	return (size_t)len < n ? (size_t)len : n - 1;
 }
 
-static void write_line(enum log_level level, const char *event, const struct timeval *now,
-		       const char *fmt, va_list ap) __attribute__((format(printf, 4, 0)));
-
-static void
-write_line(enum log_level level, const char *event, const struct timeval *now, const char *fmt,
-	   va_list ap)
+static bool
+log_emit(enum log_kind kind, const struct timeval *now, const struct log_field *fields)
 {
-	char line[LINE_MAX_BYTES];
-	size_t n = put_head(line, sizeof(line) - 2, level, event, now);
+	struct log_entry entry = { &log_rows[kind], *now, fields };
 
-	if (fmt && *fmt) {
-		size_t room = sizeof(line) - 2 - n;
-		int len;
-
-		line[n++] = ' ';
-		if (is_text && room > 2)
-			line[n++] = ' ';
-		room = sizeof(line) - 1 - n;
-		len = vsnprintf(line + n, room, fmt, ap);
-		n += (size_t)len < room ? (size_t)len : room - 1;
-	}
-	line[n++] = '\n';
-	/* A log that cannot be written has nobody to be told. */
-	if (write(log_fd, line, n) < 0)
-		return;
+	if (!write_entry(&entry))
+		return false;
+	counts.written[entry.row->level]++;
+	return true;
 }
 
-static void write_fmt(enum log_level level, const char *event, const struct timeval *now,
-		      const char *fmt, ...) __attribute__((format(printf, 4, 5)));
-
+/* Of those that tell about others no loss is counted: they are written again. */
 static void
-write_fmt(enum log_level level, const char *event, const struct timeval *now, const char *fmt,
-	  ...)
+tell_dropped(const struct timeval *now)
 {
-	va_list ap;
+	const struct log_field fields[] = {
+		log_uint("lines", dropped),
+		log_text("error", drop_error == EAGAIN || drop_error == ENOBUFS
+					  ? "its reader is too slow"
+					  : strerror(drop_error)),
+		LOG_END,
+	};
 
-	va_start(ap, fmt);
-	write_line(level, event, now, fmt, ap);
-	va_end(ap);
+	if (dropped && min_level <= LOG_LEVEL_WARNING && log_emit(LOG_LOG_DROPPED, now, fields))
+		dropped = 0;
 }
 
-/* A second is over: tell what was left out in it, and count anew. */
 static void
 next_second(const struct timeval *now)
 {
 	this_second = now->tv_sec;
-	for (struct kind *k = kinds; k < kinds + KINDS && k->event; k++) {
-		if (k->left_out)
-			write_fmt(LOG_LEVEL_WARNING, "log.suppressed", now, "like=%s lines=%u",
-				  k->event, k->left_out);
-		k->count = k->left_out = 0;
+	for (unsigned i = 0; i < LOG_KINDS; i++) {
+		const struct log_field fields[] = {
+			log_text("like", log_rows[i].name),
+			log_uint("lines", kinds[i].left_out),
+			LOG_END,
+		};
+
+		kinds[i].count = 0;
+		if (kinds[i].left_out && (min_level > LOG_LEVEL_WARNING ||
+					  log_emit(LOG_LOG_SUPPRESSED, now, fields)))
+			kinds[i].left_out = 0;
 	}
 }
 
 /* Whether this line is one too many of its kind in this second. */
 static bool
-is_too_many(const char *event)
+is_too_many(enum log_kind kind)
 {
-	struct kind *k = kinds;
-
-	while (k->event && strcmp(k->event, event) != 0 && k < kinds + KINDS - 1)
-		k++;
-	if (!k->event)
-		k->event = event;
-	if (limit_per_second && k->count >= limit_per_second) {
-		k->left_out++;
-		return true;
+	if (!log_rows[kind].is_limited || !rate_limit)
+		return false;
+	if (kinds[kind].count < rate_limit) {
+		kinds[kind].count++;
+		return false;
 	}
-	k->count++;
-	return false;
+	kinds[kind].left_out++;
+	counts.suppressed++;
+	return true;
 }
 
 void
-log_event(enum log_level level, const char *event, const char *fmt, ...)
+log_write(enum log_kind kind, const struct log_field *fields)
 {
 	struct timeval now;
-	va_list ap;
 
-	if (level < min_level)
+	if (log_rows[kind].level < min_level)
 		return;
 	gettimeofday(&now, NULL);
+	tell_dropped(&now);
 	if (now.tv_sec != this_second)
 		next_second(&now);
-	if (is_too_many(event))
+	if (is_too_many(kind) || log_emit(kind, &now, fields + 1))
 		return;
-	va_start(ap, fmt);
-	write_line(level, event, &now, fmt, ap);
-	va_end(ap);
+	drop_error = errno;
+	dropped++;
+	counts.dropped++;
 }
 
-static bool
-is_simple(struct str s)
+void
+log_on_second(void)
 {
-	for (size_t i = 0; i < s.n; i++) {
-		uint8_t c = (uint8_t)s.p[i];
+	struct timeval now;
 
-		if (c <= ' ' || c >= 0x7f || c == '"' || c == '=' || c == '\\')
-			return false;
-	}
-	return s.n > 0;
-}
-
-/* How many bytes at `s` are one valid, printable character; 0 when the first byte must be
- * escaped. */
-static size_t
-printable(struct str s)
-{
-	for (size_t n = 1; n <= 4 && n <= s.n; n++) {
-		struct str c = { s.p, n };
-
-		if (str_is_utf8(c))
-			return str_has_control(c) ? 0 : n;
-	}
-	return 0;
-}
-
-char *
-log_quote(char *out, size_t n, struct str s)
-{
-	size_t at = 0, i = 0;
-	bool simple = is_simple(s);
-
-	if (simple && s.n < n) {
-		memcpy(out, s.p, s.n);
-		out[s.n] = 0;
-		return out;
-	}
-	out[at++] = '"';
-	while (i < s.n) {
-		size_t len = printable((struct str){ s.p + i, s.n - i });
-
-		if (at + 4 + 5 > n) {
-			memcpy(out + at, "...", 3);
-			at += 3;
-			break;
-		}
-		if (!len) {
-			at += (size_t)snprintf(out + at, 5, "\\x%02x", (uint8_t)s.p[i++]);
-		} else {
-			if (s.p[i] == '"' || s.p[i] == '\\')
-				out[at++] = '\\';
-			memcpy(out + at, s.p + i, len);
-			at += len;
-			i += len;
-		}
-	}
-	out[at++] = '"';
-	out[at] = 0;
-	return out;
+	gettimeofday(&now, NULL);
+	tell_dropped(&now);
+	if (now.tv_sec != this_second)
+		next_second(&now);
 }

@@ -183,8 +183,8 @@ listeners_rest(struct listeners *all, int errnum)
 	if (all->said_us && now - all->said_us < SAY_AGAIN_US)
 		return;
 	all->said_us = now;
-	log_event(LOG_LEVEL_WARNING, "listener.accept_failed", "connections=%u reason=\"%s\"",
-		  conns_count(all->conns), strerror(errnum));
+	log_event(LOG_LISTENER_ACCEPT_FAILED, log_uint("connections", conns_count(all->conns)),
+		  log_text("error", strerror(errnum)));
 }
 
 static void

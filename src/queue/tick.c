@@ -527,9 +527,8 @@ read_reservation(struct reservation *res, const struct tick *t, const struct tic
 					  .has_error = true,
 					  .error = STR("unreadable record") };
 
-		log_event(LOG_LEVEL_ERROR, "queue.corrupt",
-			  "fence=%llu bytes=%zu action=dead_letter",
-			  (unsigned long long)res->token.fence, raw.n);
+		log_event(LOG_QUEUE_CORRUPT, log_uint("fence", res->token.fence),
+			  log_uint("bytes", raw.n));
 		queue_settle(t->queue, &res->token, &how, NULL, NULL);
 		res->token.fence = 0;
 	}
@@ -673,13 +672,9 @@ tick_on_reply(void *arg, enum err err, const struct reply *reply)
 		if (t->nsettles || t->nruns)
 			again_without_sends(t);
 	}
-	if (err == ERR_INTERNAL) {
-		char text[256];
-
-		log_event(LOG_LEVEL_ERROR, "queue.tick_failed", "error=%s",
-			  log_quote(text, sizeof(text),
-				    reply ? reply->str : STR("malformed reply")));
-	}
+	if (err == ERR_INTERNAL)
+		log_event(LOG_QUEUE_TICK_FAILED,
+			  log_str("error", reply ? reply->str : STR("malformed reply")));
 	q->pins++; /* callbacks may end all that keeps it */
 	if (!err) {
 		wake = unpack_uint(head.p + 14, 7);

@@ -38,11 +38,8 @@ struct bell {
 static void
 bell_lost(struct bell *b, const char *why)
 {
-	char text[160];
-
 	b->ac = NULL; /* hiredis frees it */
-	log_event(LOG_LEVEL_DEBUG, "redis.bell_lost", "error=%s",
-		  log_quote(text, sizeof(text), str_of(why)));
+	log_event(LOG_REDIS_BELL_LOST, log_text("error", why));
 	timer_set(&b->again, backoff_next(&b->backoff));
 }
 

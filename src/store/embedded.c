@@ -127,7 +127,7 @@ start(struct embedded *e)
 		errno = error;
 		return false;
 	}
-	log_event(LOG_LEVEL_INFO, "redis.embedded_started", "pid=%d", (int)e->pid);
+	log_event(LOG_REDIS_EMBEDDED_STARTED, log_int("pid", e->pid));
 	return true;
 }
 
@@ -156,10 +156,10 @@ on_child(evutil_socket_t sig, short what, void *arg)
 	if (loop_now_us(e->loop) - e->started_us > STEADY_US)
 		backoff_reset(&e->backoff);
 	pause = backoff_next(&e->backoff);
-	log_event(LOG_LEVEL_ERROR, "redis.embedded_ended", "%s=%d restart_in=%llums",
-		  WIFSIGNALED(status) ? "signal" : "status",
-		  WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status),
-		  (unsigned long long)(pause / 1000));
+	log_event(LOG_REDIS_EMBEDDED_ENDED,
+		  log_int(WIFSIGNALED(status) ? "signal" : "status",
+			  WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status)),
+		  log_ms("restart_in_ms", pause / 1000 * 1000));
 	timer_set(&e->restart, pause);
 }
 

@@ -176,7 +176,7 @@ link_down(struct store *s, const char *why)
 	const bool was_ready = s->state == LINK_READY,
 		   is_refused = s->is_leaving && s->is_refused;
 	uint64_t pause = backoff_next(&s->backoff);
-	char text[sizeof(s->info.problem)], logged[2 * sizeof(text)];
+	char text[sizeof(s->info.problem)];
 
 	/* An error that Redis told says more than that it hung up afterwards. */
 	snprintf(text, sizeof(text), "%s", s->is_leaving ? s->leave_why : why);
@@ -190,11 +190,11 @@ link_down(struct store *s, const char *why)
 	timer_clear(&s->deadline);
 	drop_context(s);
 	timer_set(&s->reconnect, pause);
-	log_event(was_ready || is_refused ? LOG_LEVEL_ERROR : LOG_LEVEL_WARNING,
-		  is_refused ? "redis.refused" : "redis.down",
-		  "error=%s retry_in=%llums pending=%u",
-		  log_quote(logged, sizeof(logged), str_of(text)),
-		  (unsigned long long)(pause / 1000), s->pending);
+	log_event(is_refused  ? LOG_REDIS_REFUSED
+		  : was_ready ? LOG_REDIS_DOWN
+			      : LOG_REDIS_UNREACHABLE,
+		  log_text("error", text), log_ms("retry_in_ms", pause / 1000 * 1000),
+		  log_uint("pending", s->pending));
 
 	TAILQ_CONCAT(&flying, &s->flying, link);
 	TAILQ_CONCAT(&unsent, &s->again, link);
@@ -425,9 +425,11 @@ link_ready(struct store *s)
 	backoff_reset(&s->backoff);
 	s->info.problem[0] = 0;
 	s->info.reconnects++;
-	log_event(LOG_LEVEL_INFO, "redis.ready", "version=%s aof=%s appendfsync=%s policy=%s",
-		  s->info.version, s->info.aof ? "yes" : "no",
-		  *s->info.appendfsync ? s->info.appendfsync : "unknown", s->info.policy);
+	log_event(
+		LOG_REDIS_READY, log_text("version", s->info.version),
+		log_flag("aof", s->info.aof),
+		log_text("appendfsync", *s->info.appendfsync ? s->info.appendfsync : "unknown"),
+		log_text("policy", s->info.policy));
 	s->ops->on_ready(s->arg);
 }
 

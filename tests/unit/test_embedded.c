@@ -62,7 +62,7 @@ static void
 setup(void)
 {
 	signal(SIGPIPE, SIG_IGN);
-	log_init(LOG_FORMAT_LOGFMT, LOG_LEVELS - 1, 0);
+	log_set_level(LOG_LEVEL_ERROR);
 	n_ready = n_down = 0;
 	snprintf(dir, sizeof(dir), "/tmp/coordd-test-XXXXXX");
 	ck_assert_ptr_nonnull(mkdtemp(dir));

@@ -87,7 +87,7 @@ static void
 setup(void)
 {
 	signal(SIGPIPE, SIG_IGN);
-	log_init(LOG_FORMAT_LOGFMT, LOG_LEVELS - 1, 0);
+	log_set_level(LOG_LEVEL_ERROR);
 	n_ready = n_down = n_refused = n_answers = n_calls = 0;
 	refused_why[0] = down_why[0] = 0;
 	when_ready = NULL;
