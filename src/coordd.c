@@ -14,6 +14,7 @@
 #include "base/mem.h"
 #include "config/config.h"
 #include "net/listener.h"
+#include "net/passed.h"
 #include "server.h"
 #include "store/link.h"
 
@@ -274,8 +275,16 @@ int
 main(int argc, char **argv)
 {
 	struct arguments a = { 0 };
+	bool is_passed = passed_init();
 	int status = read_arguments(&a, argc, argv);
 
+	if (!status && !is_passed) {
+		fprintf(stderr,
+			"coordd: the descriptors that LISTEN_FDS tells of are not there, "
+			"or more than %d\n",
+			PASSED_MAX);
+		status = EX_UNAVAILABLE;
+	}
 	if (!status && a.wants_help)
 		fputs(help, stdout);
 	else if (!status && a.wants_version)

@@ -24,6 +24,7 @@ enum {
 	SLEEP_OTHERS_US =
 		30000, /* a leader's while other brokers are there: what is due at their queues it is not told */
 	RETRY_US = 500000,
+	SECOND_US = 1000000,
 	STEP = 64, /* queues asked for at once */
 };
 
@@ -37,7 +38,8 @@ struct janitor {
 	char *sweep_key, *due_key, *settings_key, *beats_key, *bell;
 	uint64_t grace_us;
 	struct timer ask, second;
-	bool is_asking, is_leading, has_others, is_over;
+	uint64_t second_us; /* when that last ran */
+	bool has_asked, is_asking, is_leading, has_others, is_over;
 	unsigned pending; /* sweeps under way, each of a queue, or of the agents */
 	uint64_t next_us; /* the earliest that is known to be due, Redis's clock; 0 nothing */
 };
@@ -155,7 +157,7 @@ janitor_ask(void *arg)
 
 	if (j->is_asking || j->is_over)
 		return;
-	j->is_asking = true;
+	j->has_asked = j->is_asking = true;
 	j->next_us = 0; /* what comes up from now on is noted anew */
 	janitor_call(j, LEASE_US, janitor_on_lead);
 }
@@ -188,10 +190,11 @@ janitor_on_second(void *arg)
 {
 	struct janitor *j = arg;
 
+	j->second_us = loop_now_us(j->loop);
 	queues_look_all(j->queues);
 	api_on_second(j->api);
 	log_on_second();
-	timer_set(&j->second, 1000000);
+	timer_set(&j->second, SECOND_US);
 }
 
 static char *
@@ -222,7 +225,8 @@ janitor_new(struct loop *loop, struct store *store, struct queues *queues, struc
 	j->bell = key(key_prefix, "bell");
 	timer_init(&j->ask, loop, janitor_ask, j);
 	timer_init(&j->second, loop, janitor_on_second, j);
-	timer_set(&j->second, 1000000);
+	j->second_us = loop_now_us(loop);
+	timer_set(&j->second, SECOND_US);
 	return j;
 }
 
@@ -273,4 +277,13 @@ janitor_wake(struct janitor *j, uint64_t due_us)
 	note_due(j, due_us);
 	if (!j->is_asking && j->is_leading)
 		timer_at_most(&j->ask, until(j, due_us));
+}
+
+/* It asks, or will; before Redis was ever reached it does not. */
+bool
+janitor_is_alive(const struct janitor *j)
+{
+	bool will_ask = j->is_asking || j->ask.at_us || !j->has_asked || j->is_over;
+
+	return will_ask && loop_now_us(j->loop) - j->second_us < 5 * SECOND_US;
 }

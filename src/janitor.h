@@ -31,4 +31,7 @@ void janitor_look(struct janitor *janitor);
 /* Lead no longer, and tell the others: this broker stops. */
 void janitor_resign(struct janitor *janitor);
 
+/* Whether its timers still run; for a watchdog. */
+bool janitor_is_alive(const struct janitor *janitor);
+
 #endif

@@ -10,6 +10,7 @@
 #include "net/listener.h"
 #include "queue/queue.h"
 #include "registry/registry.h"
+#include "service.h"
 #include "store/bell.h"
 #include "store/embedded.h"
 #include "store/link.h"
@@ -43,6 +44,7 @@ struct server {
 	struct conns *conns;
 	struct listeners *listeners;
 	struct janitor *janitor;
+	struct service *service; /* the manager that runs us, if one does */
 	struct event *on_term, *on_int, *on_hup, *on_usr1;
 	struct timer stopping, announce;
 	struct bell *bell;

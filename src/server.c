@@ -17,15 +17,53 @@
 
 #include "base/id.h"
 #include "base/log.h"
+#include "net/passed.h"
 #include "own.h"
 
 enum { EXIT_CANNOT_BIND = 69, EXIT_INTERNAL = 70, EXIT_CONFIG = 78 };
-enum { SPARE_FDS = 64 };
+enum {
+	SPARE_FDS = 64,
+	ANNOUNCE_MAX_US = 5000000, /* whoever started us waits for it */
+};
 
 const char *const server_state_names[SERVER_STATES] = { "starting", "ready", "reloading",
 							"draining", "stopping" };
 
 /* State ------------------------------------------------------------------------------------------ */
+
+static const enum service_phase service_phases[SERVER_STATES] = {
+	[SERVER_STARTING] = SERVICE_STARTING,   [SERVER_READY] = SERVICE_RUNNING,
+	[SERVER_RELOADING] = SERVICE_RELOADING, [SERVER_DRAINING] = SERVICE_RUNNING,
+	[SERVER_STOPPING] = SERVICE_STOPPING,
+};
+
+static void
+describe(void *arg, char *out, size_t size)
+{
+	struct server *srv = arg;
+	unsigned clients = conns_count(srv->conns);
+	struct store_info info;
+	size_t n;
+
+	store_info(srv->store, &info);
+	n = (size_t)snprintf(out, size, "%s, %u client%s", server_state_names[srv->state],
+			     clients, clients == 1 ? "" : "s");
+	if (srv->is_stopping)
+		n += (size_t)snprintf(out + n, size - n, ", %u in flight",
+				      api_in_flight(srv->api));
+	snprintf(out + n, size - n, ", redis %s%s", info.ready ? "up" : "down: ", info.problem);
+}
+
+/* Redis may be away; that we look for it, and for what is due there, must go on. */
+static bool
+is_alive(void *arg)
+{
+	struct server *srv = arg;
+
+	return link_is_alive(srv->store) && janitor_is_alive(srv->janitor);
+}
+
+static const struct service_ops service_ops = { describe, is_alive };
 
 void
 server_note_state(struct server *srv)
@@ -41,6 +79,7 @@ server_note_state(struct server *srv)
 	log_event(LOG_SERVER_STATE, log_text("from", server_state_names[srv->state]),
 		  log_text("to", server_state_names[state]));
 	srv->state = state;
+	service_note(srv->service, service_phases[state]);
 }
 
 /* Redis ------------------------------------------------------------------------------------------ */
@@ -341,7 +380,18 @@ server_start(struct server *srv, struct errmsg *why)
 		cfg->server.listen.n, cfg->server.unix_mode, (int)cfg->server.backlog, why);
 	if (!srv->listeners)
 		return EXIT_CANNOT_BIND;
-	timer_set(&srv->announce, cfg->redis.connect_timeout_us);
+	if (!listeners_are_local(srv->listeners)) {
+		errmsg_set(
+			why, ERR_BAD_REQUEST,
+			"%.200s: a socket that was passed is open to other machines; without "
+			"authentication only loopback addresses and Unix sockets are served",
+			listeners_text(srv->listeners));
+		return EXIT_CONFIG;
+	}
+	passed_close_rest();
+	timer_set(&srv->announce, cfg->redis.connect_timeout_us < ANNOUNCE_MAX_US
+					  ? cfg->redis.connect_timeout_us
+					  : ANNOUNCE_MAX_US);
 	return 0;
 }
 
@@ -381,6 +431,7 @@ server_free(struct server *srv)
 	event_free(srv->on_usr1);
 	timer_done(&srv->stopping);
 	timer_done(&srv->announce);
+	service_free(srv->service);
 	loop_free(srv->loop);
 }
 
@@ -396,6 +447,7 @@ server_run(const struct config *cfg)
 	}
 	timer_init(&srv.stopping, srv.loop, server_stop_step, &srv);
 	timer_init(&srv.announce, srv.loop, announce, &srv);
+	srv.service = service_new(srv.loop, &service_ops, &srv);
 	watch_signals(&srv);
 	raise_descriptors(cfg);
 	srv.status = server_start(&srv, &why);

@@ -85,3 +85,21 @@ str_put_uint(char *to, uint64_t v)
 		*to = (char)('0' + v);
 	return end;
 }
+
+bool
+str_read_uint(const char *z, uint64_t *v)
+{
+	uint64_t sum = 0;
+
+	if (!*z)
+		return false;
+	for (; *z; z++) {
+		unsigned digit = (unsigned)(*z - '0');
+
+		if (digit > 9 || sum > (UINT64_MAX - digit) / 10)
+			return false;
+		sum = sum * 10 + digit;
+	}
+	*v = sum;
+	return true;
+}

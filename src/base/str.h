@@ -84,5 +84,7 @@ extern const char str_pairs[201];
 #define STR_UINT_MAX 20
 /* Write `v` in decimal, at most STR_UINT_MAX characters, not terminated; returns where it ends. */
 char *str_put_uint(char *to, uint64_t v);
+/* Read decimal digits and nothing else; false when there are none, others, or too many. */
+bool str_read_uint(const char *z, uint64_t *v);
 
 #endif

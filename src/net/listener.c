@@ -13,12 +13,18 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "net/passed.h"
 
 #define ACCEPT_MAX   64     /* connections per listener and turn */
 #define REST_US      250000 /* without descriptors; a pending connection would spin the loop */
 #define SAY_AGAIN_US 60000000 /* that there are none */
 #define SUN_PATH_MAX (sizeof(((struct sockaddr_un *)0)->sun_path) - 1)
 #define PEER_TEXT    80
+#define PASSED       "fd://"
+#define NAME_MAX_LEN 255 /* of a descriptor, as systemd has it */
+
+/* What sockets for us are called; the second where nobody gave a name, the third from a unit without one. */
+static const char *const our_names[] = { "rpc", "unknown", "coordd.socket" };
 
 union address {
 	struct sockaddr sa;
@@ -31,7 +37,7 @@ struct listener {
 	struct listeners *all;
 	int fd;
 	struct event *event;
-	bool is_unix;
+	bool is_unix, is_local;
 	char *path; /* of a Unix socket */
 	dev_t dev;  /* its file, so that only our own is removed */
 	ino_t ino;
@@ -100,13 +106,37 @@ parse_tcp(const char *url, const char *rest, union address *out, struct errmsg *
 }
 
 static bool
+is_passed(const char *url)
+{
+	return strncmp(url, PASSED, sizeof(PASSED) - 1) == 0;
+}
+
+static bool
+is_tcp(const char *url)
+{
+	return strncmp(url, "tcp://", 6) == 0;
+}
+
+static bool
+check_name(const char *url, struct errmsg *why)
+{
+	struct str name = str_of(url + sizeof(PASSED) - 1);
+
+	if (name.n && name.n <= NAME_MAX_LEN && str_is_plain(name) &&
+	    !memchr(name.p, ':', name.n))
+		return true;
+	return refuse(why, url,
+		      "the name of a socket is printable ASCII without a colon, as fd://rpc");
+}
+
+static bool
 parse(const char *url, union address *out, struct errmsg *why)
 {
 	memset(out, 0, sizeof(*out));
-	if (strncmp(url, "tcp://", 6) == 0)
+	if (is_tcp(url))
 		return parse_tcp(url, url + 6, out, why);
 	if (strncmp(url, "unix://", 7) != 0)
-		return refuse(why, url, "an address begins with tcp:// or unix://");
+		return refuse(why, url, "an address begins with tcp://, unix:// or fd://");
 	if (url[7] != '/' || !url[8])
 		return refuse(why, url, "the path of a Unix socket must be absolute");
 	if (strlen(url + 7) > SUN_PATH_MAX)
@@ -144,7 +174,15 @@ listener_check(const char *url, struct errmsg *why)
 {
 	union address a;
 
-	return parse(url, &a, why);
+	return is_passed(url) ? check_name(url, why) : parse(url, &a, why);
+}
+
+static bool
+is_local(const union address *a)
+{
+	if (a->sa.sa_family == AF_INET)
+		return ntohl(a->in.sin_addr.s_addr) >> 24 == IN_LOOPBACKNET;
+	return a->sa.sa_family == AF_UNIX || IN6_IS_ADDR_LOOPBACK(&a->in6.sin6_addr);
 }
 
 bool
@@ -152,11 +190,9 @@ listener_is_local(const char *url)
 {
 	union address a;
 
-	if (!parse(url, &a, NULL))
-		return false;
-	if (a.sa.sa_family == AF_INET)
-		return ntohl(a.in.sin_addr.s_addr) >> 24 == IN_LOOPBACKNET;
-	return a.sa.sa_family == AF_UNIX || IN6_IS_ADDR_LOOPBACK(&a.in6.sin6_addr);
+	if (is_passed(url))
+		return check_name(url, NULL);
+	return parse(url, &a, NULL) && is_local(&a);
 }
 
 /* --- accepting ------------------------------------------------------------------------------
@@ -265,6 +301,39 @@ bind_unix(int fd, const union address *a, unsigned mode, const char **wrong)
 	return failed;
 }
 
+/* Its socket listens: tell where, and accept. */
+static bool
+listener_begin(struct listener *l, const char *url, struct errmsg *why)
+{
+	struct buf *text = &l->all->text;
+	union address a = { 0 };
+	socklen_t len = sizeof(a);
+	char host[PEER_TEXT];
+
+	if (getsockname(l->fd, &a.sa, &len))
+		return refuse(why, url, strerror(errno));
+	l->is_unix = a.sa.sa_family == AF_UNIX;
+	l->is_local = is_local(&a);
+	if (text->len)
+		buf_putc(text, ' ');
+	if (l->is_unix) {
+		/* The kernel does not terminate a path that fills it. */
+		buf_printf(text, "unix://%s%.*s", *a.un.sun_path ? "" : "@",
+			   (int)SUN_PATH_MAX - !*a.un.sun_path,
+			   a.un.sun_path + !*a.un.sun_path);
+	} else {
+		address_text(host, sizeof(host), &a);
+		buf_printf(text, "tcp://%s", host);
+	}
+	*buf_reserve(text, 1) = '\0';
+	l->event = event_new(loop_base(l->all->loop), l->fd, EV_READ | EV_PERSIST,
+			     listener_on_event, l);
+	if (!l->event)
+		abort();
+	event_add(l->event, NULL);
+	return true;
+}
+
 static bool
 listener_open(struct listener *l, const char *url, unsigned unix_mode, int backlog,
 	      struct errmsg *why)
@@ -299,25 +368,9 @@ listener_open(struct listener *l, const char *url, unsigned unix_mode, int backl
 			l->ino = st.st_ino;
 		}
 	}
-	if (listen(l->fd, backlog) || getsockname(l->fd, &a.sa, &len))
+	if (listen(l->fd, backlog))
 		return refuse(why, url, strerror(errno));
-
-	if (l->all->text.len)
-		buf_putc(&l->all->text, ' ');
-	if (l->is_unix) {
-		buf_puts(&l->all->text, url);
-	} else {
-		char text[PEER_TEXT];
-
-		address_text(text, sizeof(text), &a);
-		buf_printf(&l->all->text, "tcp://%s", text);
-	}
-	l->event = event_new(loop_base(l->all->loop), l->fd, EV_READ | EV_PERSIST,
-			     listener_on_event, l);
-	if (!l->event)
-		abort();
-	event_add(l->event, NULL);
-	return true;
+	return listener_begin(l, url, why);
 }
 
 static void
@@ -334,6 +387,96 @@ listener_close(struct listener *l)
 		close(l->fd);
 }
 
+static struct listener *
+add(struct listeners *all)
+{
+	struct listener *l = &all->list[all->n++];
+
+	l->all = all;
+	l->fd = -1;
+	return l;
+}
+
+/* --- what was passed ------------------------------------------------------------------------
+ */
+
+static int
+socket_option(int fd, int option)
+{
+	int value = 0;
+	socklen_t len = sizeof(value);
+
+	return getsockopt(fd, SOL_SOCKET, option, &value, &len) ? -1 : value;
+}
+
+/* All of this name. */
+static bool
+adopt(struct listeners *all, const char *name, struct errmsg *why)
+{
+	char url[sizeof(PASSED) + NAME_MAX_LEN];
+
+	snprintf(url, sizeof(url), PASSED "%s", name);
+	while (passed_count(name)) {
+		struct listener *l = add(all);
+		int family;
+
+		l->fd = passed_take(name);
+		family = socket_option(l->fd, SO_DOMAIN);
+		if (socket_option(l->fd, SO_TYPE) != SOCK_STREAM ||
+		    socket_option(l->fd, SO_ACCEPTCONN) != 1 ||
+		    (family != AF_INET && family != AF_INET6 && family != AF_UNIX))
+			return refuse(why, url,
+				      "what was passed is no TCP or Unix socket that listens");
+		if (evutil_make_socket_nonblocking(l->fd) || !listener_begin(l, url, why))
+			return false;
+	}
+	return true;
+}
+
+/* Whether it stands among the addresses in force. */
+static bool
+has(const struct listeners *all, const char *url)
+{
+	size_t n = strlen(url);
+
+	for (const char *p = all->text.data; p; p = strchr(p, ' '), p += p != NULL)
+		if (strcspn(p, " ") == n && !memcmp(p, url, n))
+			return true;
+	return false;
+}
+
+static bool
+open_all(struct listeners *all, const char *const *urls, unsigned n, unsigned unix_mode,
+	 int backlog, struct errmsg *why)
+{
+	bool has_names = false;
+	unsigned n_passed;
+
+	for (unsigned i = 0; i < n; i++)
+		has_names |= is_passed(urls[i]);
+	for (unsigned i = 0; i < sizeof(our_names) / sizeof(our_names[0]) && !has_names; i++)
+		if (!adopt(all, our_names[i], why))
+			return false;
+	n_passed = all->n;
+	for (unsigned i = 0; i < n; i++) {
+		if (is_passed(urls[i])) {
+			const char *name = urls[i] + sizeof(PASSED) - 1;
+
+			if (!passed_count(name))
+				return refuse(why, urls[i],
+					      "no socket of this name was passed");
+			if (!adopt(all, name, why))
+				return false;
+		} else if (n_passed && (is_tcp(urls[i]) || has(all, urls[i]))) {
+			log_event(LOG_LEVEL_NOTICE, "listener.replaced",
+				  "listen=%s by=\"the sockets that were passed\"", urls[i]);
+		} else if (!listener_open(add(all), urls[i], unix_mode, backlog, why)) {
+			return false;
+		}
+	}
+	return true;
+}
+
 struct listeners *
 listeners_new(struct loop *loop, struct conns *conns, const char *const *urls, unsigned n,
 	      unsigned unix_mode, int backlog, struct errmsg *why)
@@ -342,19 +485,12 @@ listeners_new(struct loop *loop, struct conns *conns, const char *const *urls, u
 
 	all->loop = loop;
 	all->conns = conns;
-	all->list = xcalloc(n, sizeof(*all->list));
+	all->list = xcalloc(n + PASSED_MAX, sizeof(*all->list));
 	timer_init(&all->rest, loop, listeners_on_rested, all);
-	for (unsigned i = 0; i < n; i++) {
-		struct listener *l = &all->list[all->n++];
-
-		l->all = all;
-		l->fd = -1;
-		if (!listener_open(l, urls[i], unix_mode, backlog, why)) {
-			listeners_free(all);
-			return NULL;
-		}
+	if (!open_all(all, urls, n, unix_mode, backlog, why)) {
+		listeners_free(all);
+		return NULL;
 	}
-	buf_putc(&all->text, '\0');
 	return all;
 }
 
@@ -375,4 +511,13 @@ const char *
 listeners_text(const struct listeners *all)
 {
 	return all->text.data;
+}
+
+bool
+listeners_are_local(const struct listeners *all)
+{
+	for (unsigned i = 0; i < all->n; i++)
+		if (!all->list[i].is_local)
+			return false;
+	return true;
 }

@@ -837,6 +837,14 @@ link_new(struct loop *loop, const struct link_config *cfg, const struct link_ops
 	return s;
 }
 
+bool
+link_is_alive(const struct store *s)
+{
+	if (s->state == LINK_DOWN)
+		return s->reconnect.at_us || s->doom.is_queued;
+	return s->deadline.at_us || (s->state == LINK_READY && TAILQ_EMPTY(&s->flying));
+}
+
 void
 link_free(struct store *s)
 {
