@@ -107,8 +107,8 @@ on_watchdog(void *arg)
 		return;
 	}
 	if (!s->is_stalled)
-		log_event(LOG_LEVEL_ERROR, "server.stalled",
-			  "reason=\"what looks after Redis no longer runs\"");
+		log_event(LOG_SERVER_STALLED,
+			  log_text("reason", "what looks after Redis no longer runs"));
 	s->is_stalled = true;
 	timer_set(&s->watchdog, half_us < TRY_AGAIN_US ? half_us : TRY_AGAIN_US);
 }

@@ -468,8 +468,7 @@ open_all(struct listeners *all, const char *const *urls, unsigned n, unsigned un
 			if (!adopt(all, name, why))
 				return false;
 		} else if (n_passed && (is_tcp(urls[i]) || has(all, urls[i]))) {
-			log_event(LOG_LEVEL_NOTICE, "listener.replaced",
-				  "listen=%s by=\"the sockets that were passed\"", urls[i]);
+			log_event(LOG_LISTENER_REPLACED, log_text("listen", urls[i]));
 		} else if (!listener_open(add(all), urls[i], unix_mode, backlog, why)) {
 			return false;
 		}

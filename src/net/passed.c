@@ -95,15 +95,10 @@ passed_take(const char *name)
 void
 passed_close_rest(void)
 {
-	char text[300];
-
 	for (unsigned i = 0; i < n_list; i++) {
 		if (!list[i].name)
 			continue;
-		log_event(LOG_LEVEL_WARNING, "listener.unused",
-			  "name=%s hint=\"a socket was passed and nothing serves it; name it "
-			  "rpc, or have server.listen name it\"",
-			  log_quote(text, sizeof(text), str_of(list[i].name)));
+		log_event(LOG_LISTENER_UNUSED, log_text("name", list[i].name));
 		close(list[i].fd);
 		free(list[i].name);
 		list[i].name = NULL;
