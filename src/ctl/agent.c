@@ -11,41 +11,6 @@ show_state(struct buf *b, const json_t *value, bool is_plain)
 	buf_puts(b, json_is_true(value) ? "alive" : "DEAD");
 }
 
-/* Page by page, each after the last agent of the one before. */
-static json_t *
-list(struct ctl *ctl, const char *type)
-{
-	uint64_t left = GIVEN(ctl, limit) ? ctl->opt[OPT_limit].count : UINT64_MAX;
-	json_t *rows = json_array(), *page;
-	size_t n;
-
-	do {
-		struct coord_params *p = ctl_params(NULL);
-		const json_t *last = json_array_get(rows, json_array_size(rows) - 1);
-
-		if (type)
-			coord_param_str(p, "type", type);
-		coord_param_int(p, "limit", left < 1000 ? (int64_t)left : 1000);
-		if (last && json_at(last, "agent_id"))
-			json_pack_into(coord_param(p, "after"), json_at(last, "agent_id"));
-		page = ctl_call(ctl, "list_registered", p, 0);
-		if (page && !json_is_array(page)) {
-			json_decref(page);
-			page = NULL;
-			ctl->status = ctl_unexpected("list_registered");
-		}
-		if (!page) {
-			json_decref(rows);
-			return NULL;
-		}
-		n = json_array_size(page);
-		json_array_extend(rows, page);
-		json_decref(page);
-		left -= n < left ? n : left;
-	} while (left && n); /* a page may be short because its agents are large */
-	return rows;
-}
-
 int
 agent_ls(struct ctl *ctl, char **args, int n)
 {
@@ -58,7 +23,8 @@ agent_ls(struct ctl *ctl, char **args, int n)
 		{ "STATUS", "status", show_short_json, false },
 		{ "CAPABILITIES", "capabilities", show_short_json, false },
 	};
-	json_t *rows = list(ctl, n ? args[0] : NULL);
+	json_t *rows = ctl_list(ctl, "list_registered", "agent_id", n ? args[0] : NULL,
+				ctl_limit(ctl), NULL, NULL);
 
 	if (!rows)
 		return ctl->status;

@@ -3,8 +3,6 @@
 
 #include "ctl/ctl.h"
 
-enum { PAGE = 1000 };
-
 /* Closed is as it should be. */
 static void
 show_state(struct buf *b, const json_t *value, bool is_plain)
@@ -66,37 +64,18 @@ named(const char *name)
 	return p;
 }
 
-/* The list is an array without `after`: the last name seen is where it goes on. */
 int
 breaker_ls(struct ctl *ctl, char **args, int n)
 {
-	uint64_t left = GIVEN(ctl, limit) ? ctl->opt[OPT_limit].count : UINT64_MAX;
-	json_t *rows = json_array(), *page;
-	size_t got;
+	json_t *rows = ctl_list(ctl, "breaker_list", "name", NULL, ctl_limit(ctl), NULL, NULL);
 
 	(void)args;
 	(void)n;
-	do {
-		struct coord_params *p = ctl_params(NULL);
-		size_t seen = json_array_size(rows);
-
-		coord_param_int(p, "limit", left < PAGE ? (int64_t)left : PAGE);
-		if (seen)
-			coord_param_str(p, "after",
-					json_string_value(json_object_get(
-						json_array_get(rows, seen - 1), "name")));
-		page = ctl_call(ctl, "breaker_list", p, 0);
-		if (page && !json_is_array(page))
-			ctl->status = ctl_unexpected("breaker_list");
-		got = json_array_size(page);
-		json_array_extend(rows, page);
-		left -= got < left ? got : left;
-		json_decref(page);
-	} while (!ctl->status && got && left);
-	if (!ctl->status)
-		out_rows(ctl, rows, ls_columns, COUNT_OF(ls_columns));
+	if (!rows)
+		return ctl->status;
+	out_rows(ctl, rows, ls_columns, COUNT_OF(ls_columns));
 	json_decref(rows);
-	return ctl->status;
+	return EX_OK;
 }
 
 /* NULL when there is none, or it is not to be had (said already, with the exit code in ctl->status). */

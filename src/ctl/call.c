@@ -5,6 +5,8 @@
 
 #include "ctl/ctl.h"
 
+enum { PAGE = 1000 }; /* rows asked for at once */
+
 static int
 exit_code(const struct coord_error *err)
 {
@@ -119,11 +121,17 @@ ctl_call(struct ctl *ctl, const char *method, struct coord_params *take_params, 
 	return result;
 }
 
+uint64_t
+ctl_limit(const struct ctl *ctl)
+{
+	return GIVEN(ctl, limit) ? ctl->opt[OPT_limit].count : UINT64_MAX;
+}
+
 json_t *
 ctl_pages(struct ctl *ctl, const char *method, const char *key, const struct name *agent,
 	  const char *type)
 {
-	uint64_t left = GIVEN(ctl, limit) ? ctl->opt[OPT_limit].count : UINT64_MAX;
+	uint64_t left = ctl_limit(ctl);
 	json_t *rows = json_array(), *page = NULL;
 
 	for (;;) {
@@ -133,7 +141,7 @@ ctl_pages(struct ctl *ctl, const char *method, const char *key, const struct nam
 
 		if (type)
 			coord_param_str(p, "type", type);
-		coord_param_int(p, "limit", left < 1000 ? (int64_t)left : 1000);
+		coord_param_int(p, "limit", left < PAGE ? (int64_t)left : PAGE);
 		if (after.n) {
 			msgpack_packer *pk = coord_param(p, "after");
 
@@ -155,6 +163,44 @@ ctl_pages(struct ctl *ctl, const char *method, const char *key, const struct nam
 		}
 	}
 	json_decref(page);
+	json_decref(rows);
+	return NULL;
+}
+
+json_t *
+ctl_list(struct ctl *ctl, const char *method, const char *key, const char *type, uint64_t most,
+	 wanted_fn *is_wanted, const void *arg)
+{
+	json_t *rows = json_array(), *page, *row;
+	size_t n, i;
+
+	do {
+		struct coord_params *p = ctl_params(NULL);
+		const json_t *last = json_array_get(rows, json_array_size(rows) - 1);
+
+		if (type)
+			coord_param_str(p, "type", type);
+		coord_param_int(p, "limit", most < PAGE ? (int64_t)most : PAGE);
+		if (last && json_at(last, key))
+			json_pack_into(coord_param(p, "after"), json_at(last, key));
+		page = ctl_call(ctl, method, p, 0);
+		if (page && !json_is_array(page))
+			ctl->status = ctl_unexpected(method);
+		n = json_array_size(page);
+		most -= n < most ? n : most;
+		json_array_foreach(page, i, row)
+		{
+			if (is_wanted && !is_wanted(row, arg)) {
+				most = 0;
+				break;
+			}
+			json_array_append(rows, row);
+		}
+		json_decref(page);
+	} while (!ctl->status && most &&
+		 n); /* a page may be short because its rows are large */
+	if (!ctl->status)
+		return rows;
 	json_decref(rows);
 	return NULL;
 }

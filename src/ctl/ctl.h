@@ -91,6 +91,16 @@ ctl_call(struct ctl *ctl, const char *method, struct coord_params *take_params, 
 json_t *ctl_pages(struct ctl *ctl, const char *method, const char *key,
 		  const struct name *agent, const char *type);
 
+/*
+ * Collect the rows of a method that answers an array, page by page, `most` at most; a page begins after what stands under `key`
+ * in the last row. `type` may be NULL. `is_wanted` (NULL: all are) ends the list at the first row that is not. As ctl_call().
+ */
+typedef bool wanted_fn(const json_t *row, const void *arg);
+json_t *ctl_list(struct ctl *ctl, const char *method, const char *key, const char *type,
+		 uint64_t most, wanted_fn *is_wanted, const void *arg);
+/* What --limit says. */
+uint64_t ctl_limit(const struct ctl *ctl);
+
 /* The broker answered something that its version should not: says so; an exit code. */
 int ctl_unexpected(const char *method);
 
