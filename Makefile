@@ -21,7 +21,7 @@ MAKEFLAGS += --no-builtin-rules
 # --- what is built -----------------------------------------------------------------------------
 
 # All but the two main programs go into one archive, so that every test can link what it needs.
-lib_src   := $(sort $(wildcard $(foreach d,base proto config net store queue events registry breaker api client,src/$d/*.c)))
+lib_src   := $(sort $(wildcard $(foreach d,base proto config net store queue events registry breaker operate api client,src/$d/*.c)))
 main_src  := $(filter-out src/coordd.c,$(wildcard src/*.c))
 lib_src   += $(main_src)
 ctl_src   := $(sort $(wildcard src/ctl/*.c))

@@ -8,6 +8,7 @@
 #include "events/events.h"
 #include "janitor.h"
 #include "net/listener.h"
+#include "operate/operate.h"
 #include "queue/queue.h"
 #include "registry/registry.h"
 #include "service.h"
@@ -40,6 +41,7 @@ struct server {
 	struct events *events;
 	struct registry *registry;
 	struct breakers *breakers;
+	struct operate *operate;
 	struct api *api;
 	struct conns *conns;
 	struct listeners *listeners;

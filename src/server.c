@@ -273,6 +273,8 @@ api_config(const struct config *cfg)
 		.max_parked = cfg->limits.max_parked_per_connection,
 		.portable_payloads = cfg->limits.portable_payloads,
 		.visibility_us = cfg->queues.defaults.visibility_timeout_us,
+		.audit = cfg->audit.enabled,
+		.audit_keep = cfg->audit.keep,
 	};
 }
 
@@ -369,6 +371,8 @@ server_start(struct server *srv, struct errmsg *why)
 	api_set_events(srv->api, srv->events);
 	api_set_registry(srv->api, srv->registry);
 	api_set_breakers(srv->api, srv->breakers);
+	srv->operate = operate_new(srv->store, cfg->redis.key_prefix);
+	api_set_operate(srv->api, srv->operate);
 	srv->conns = conns_new(srv->loop, &limits, &api_conn_ops, srv->api);
 	api_set_conns(srv->api, srv->conns);
 	srv->janitor = janitor_new(srv->loop, srv->store, srv->queues, srv->api,
@@ -422,6 +426,7 @@ server_free(struct server *srv)
 	events_free(srv->events);
 	registry_free(srv->registry);
 	breakers_free(srv->breakers);
+	operate_free(srv->operate);
 	janitor_free(srv->janitor);
 	api_free(srv->api);
 	embedded_free(srv->embedded);

@@ -51,6 +51,10 @@ api_hello(struct session *s, const struct rpc *rpc, struct params *p, struct err
 		s->namespace = copy;
 		s->said_hello = true;
 	}
+	if (p->have & F(client)) {
+		free(s->client);
+		s->client = xmemdup(p->client.p, p->client.n);
+	}
 	if (p->have & F(errors))
 		s->errors = p->errors;
 	if (rpc->type == RPC_REQUEST)

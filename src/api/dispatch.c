@@ -6,7 +6,7 @@
 
 #include "base/log.h"
 
-enum { NOTE = 1, DRAINS = 2, HEAVY = 4 };
+enum { NOTE = 1, DRAINS = 2, HEAVY = 4, AUDITED = 8 };
 
 const char *const role_names[] = { "anyone", "viewer", "agent", "operator" };
 
@@ -78,7 +78,13 @@ run_method(struct session *s, const struct rpc *rpc, int m, struct errmsg *why)
 	}
 	err = params_read(&params, rpc->params, methods[m].required, methods[m].optional,
 			  &rules, why);
-	return err ? err : methods[m].handler(s, rpc, &params, why);
+	if (err)
+		return err;
+	if (methods[m].flags & AUDITED)
+		audit_begin(s, (enum method)m, &params);
+	err = methods[m].handler(s, rpc, &params, why);
+	audit_if_answered(s, err);
+	return err;
 }
 
 /* A notification is executed where that makes sense, and never answered. */
@@ -129,6 +135,7 @@ session_on_frame(void *user, const uint8_t *frame, size_t n)
 		fail_connection(s, &why);
 		return false;
 	}
+	s->asked += rpc.type != RPC_RESPONSE;
 	if (rpc.type == RPC_REQUEST)
 		on_request(s, &rpc);
 	else if (rpc.type == RPC_NOTIFICATION)

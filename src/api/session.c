@@ -30,6 +30,7 @@ session_unref(struct session *s)
 	if (s->conn || s->requests)
 		return;
 	free(s->namespace);
+	free(s->client);
 	free(s);
 }
 
@@ -114,7 +115,10 @@ request_new(struct session *s, const struct rpc *rpc, enum method method, struct
 		memcpy(r->text, text.p, text.n);
 	r->text_len = text.n;
 	r->weight = method_is_heavy(method) ? s->api->config.max_inflight / MAX_HEAVY + 1 : 1;
+	r->audit = s->auditing;
+	s->auditing = NULL;
 	s->requests++;
+	s->unanswered++;
 	s->in_flight += r->weight;
 	s->api->in_flight++;
 	if (s->in_flight >= s->api->config.max_inflight)
@@ -143,6 +147,7 @@ request_parked(struct request *r, bool parked)
 		return;
 	r->is_parked = parked;
 	s->in_flight += parked ? -r->weight : r->weight;
+	s->parked += parked ? 1u : -1u;
 	s->api->parked += parked ? 1u : -1u;
 	check_pressure(s);
 }
@@ -152,6 +157,8 @@ request_reply(struct request *r)
 {
 	struct buf *b;
 
+	if (r->audit)
+		return audit_output(r->audit, r->session, r->msgid);
 	if (r->is_note || !r->session->conn)
 		return NULL;
 	b = conn_output(r->session->conn);
@@ -175,6 +182,7 @@ request_end(struct request *r, bool wrote)
 		conn_wrote(s->conn);
 	s->in_flight -= r->weight;
 	s->requests--;
+	s->unanswered--;
 	s->api->in_flight--;
 	if (s->in_flight + r->weight >= s->api->config.max_inflight)
 		check_pressure(s);
@@ -185,6 +193,7 @@ request_end(struct request *r, bool wrote)
 void
 request_done(struct request *r)
 {
+	audit_done(r->audit, r->session);
 	request_end(r, !r->is_note && r->session->conn);
 }
 
@@ -207,6 +216,7 @@ request_refuse(struct request *r, const struct errmsg *why)
 	struct session *s = r->session;
 	bool answer = !r->is_note && s->conn;
 
+	audit_failed(r->audit, why->err);
 	if (answer)
 		rpc_put_error(conn_output(s->conn), r->msgid, s->errors, why);
 	request_end(r, answer);
@@ -376,6 +386,7 @@ session_on_open(void *arg, struct conn *conn)
 	s->api = api;
 	s->conn = conn;
 	s->namespace = xstrdup("default");
+	s->client = xstrdup("");
 	s->role = ROLE_OPERATOR;
 	TAILQ_INIT(&s->receives);
 	TAILQ_INIT(&s->deliveries);
@@ -531,6 +542,12 @@ api_set_registry(struct api *api, struct registry *registry)
 	api->registry = registry;
 }
 
+void
+api_set_operate(struct api *api, struct operate *operate)
+{
+	api->operate = operate;
+}
+
 /* Connections are closed and every operation has ended. */
 void
 api_free(struct api *api)
@@ -543,6 +560,7 @@ api_free(struct api *api)
 		TAILQ_REMOVE(&api->given_back, g, link); /* the deadline does it */
 		free(g);
 	}
+	buf_done(&api->unheard);
 	free(api);
 }
 

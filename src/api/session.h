@@ -30,6 +30,7 @@ struct api {
 	struct events *events;
 	struct registry *registry;
 	struct breakers *breakers;
+	struct operate *operate;
 	struct conns *conns;
 	struct api_config config;
 	char instance_id[24];
@@ -37,6 +38,7 @@ struct api {
 	bool is_draining;
 	unsigned in_flight, parked;
 	uint64_t ignored;           /* notifications nobody asked for, and responses */
+	struct buf unheard;         /* a result that nobody reads, see audit_output() */
 	struct delivery *unsettled; /* by token: leases, and what consumers hold */
 	TAILQ_HEAD(, give_back)
 	given_back; /* of closed connections, and Redis was not told yet */
@@ -107,14 +109,18 @@ struct session {
 	struct api *api;
 	struct conn *conn; /* NULL once it is closed; the session lives on while requests do */
 	char *namespace;
+	char *client;           /* as it named itself, "" when it did not */
+	struct audit *auditing; /* the call that is handled now is to be kept, see audit.c */
 	bool said_hello;
 	enum rpc_errors errors;
 	enum role role;
 	unsigned
 		in_flight; /* requests unanswered, without parked ones; a heavy one weighs more */
-	unsigned waiting;  /* receives that may park, and consumers */
-	unsigned requests; /* all that hold on to this session */
-	unsigned pausing;  /* reasons not to read from the connection, beside the pressure */
+	unsigned waiting;            /* receives that may park, and consumers */
+	unsigned requests;           /* all that hold on to this session */
+	unsigned unanswered, parked; /* requests, and how many of them wait */
+	uint64_t asked;              /* requests and notifications, ever */
+	unsigned pausing; /* reasons not to read from the connection, beside the pressure */
 	TAILQ_HEAD(, request) receives;
 	TAILQ_HEAD(delivery_list, delivery) deliveries;
 	TAILQ_HEAD(, consumer) consumers;
@@ -132,7 +138,8 @@ struct request {
 	bool is_note, is_parked, is_lease, is_batch, may_park;
 	struct queue *queue;
 	struct receive *receive;
-	uint64_t limit; /* of a list */
+	struct audit *audit; /* NULL unless it is to be kept */
+	uint64_t limit;      /* of a list */
 	size_t text_len;
 	char text[]; /* what outlives the frame: a message id, say */
 };
@@ -195,6 +202,19 @@ void watchers_look(void *session);
 /* dispatch.c: frames of a session (net/conn.h, struct conn_ops). */
 bool session_on_frame(void *user, const uint8_t *frame, size_t n);
 void session_on_bad_frame(void *user, enum frame_status status);
+
+/*
+ * audit.c: what operators did. audit_begin() is called before the handler of a method that is AUDITED; the request that the
+ * handler makes takes the audit over and tells how it ended. One that is answered at once is told by audit_if_answered().
+ */
+struct audit;
+void audit_begin(struct session *s, enum method method, const struct params *p);
+void audit_if_answered(struct session *s, enum err err);
+/* Where the result of a call goes whose connection is gone: it is kept all the same. */
+struct buf *audit_output(struct audit *audit, struct session *s, uint32_t msgid);
+/* It ended, with a result or so; the audit is gone. NULL is fine. */
+void audit_done(struct audit *audit, struct session *s);
+void audit_failed(struct audit *audit, enum err err);
 
 /* Handlers, by methods.def. They borrow everything; `why` is filled when they return an error, and then
  * nothing was begun. */

@@ -68,6 +68,10 @@ struct config {
 		uint64_t heartbeat_ttl_us, forget_after_us;
 	} registry;
 	struct {
+		bool enabled;
+		unsigned keep;
+	} audit;
+	struct {
 		enum log_level level;
 		enum log_format format;
 		char *file;

@@ -50,6 +50,7 @@ const char *const conn_end_names[CONN_ENDS] = {
 	[CONN_END_CLIENT] = "client",           [CONN_END_PROTOCOL] = "protocol",
 	[CONN_END_SLOW_READER] = "slow_reader", [CONN_END_SLOW_WRITER] = "slow_writer",
 	[CONN_END_SILENT] = "silent",           [CONN_END_SERVER] = "server",
+	[CONN_END_OPERATOR] = "operator",
 };
 
 /* Input that no frame could be made of yet, or that nobody may be given now. */
@@ -85,8 +86,10 @@ struct conn {
 	struct buf output;
 	size_t sent;      /* of `output` */
 	uint64_t dropped; /* sent before what `output` begins with */
+	uint64_t taken;   /* bytes read */
 	uint64_t id;
-	uint64_t opened_us; /* or when it began to leave */
+	uint64_t accepted_us;
+	uint64_t opened_us; /* the same, or when it began to leave */
 	uint64_t read_us,
 		wrote_us; /* last progress either way; `wrote` also: first byte unsent */
 	int fd;
@@ -188,6 +191,12 @@ conn_leave(struct conn *c, enum conn_end why)
 	conn_dirty(c); /* its flush sends FIN, also when there is no output */
 	conn_read_more(c);
 	timer_at_most(&c->conns->sweep, LEAVE_US);
+}
+
+void
+conn_finish(struct conn *c, enum conn_end why)
+{
+	conn_leave(c, why);
 }
 
 /* Close it; of one that is leaving the reason is known already. */
@@ -316,6 +325,7 @@ conn_on_event(evutil_socket_t fd, short what, void *arg)
 	n = recv(fd, c->conns->input, INPUT_BYTES, 0);
 	if (n > 0 && c->state == CONN_OPEN) {
 		c->read_us = loop_now_us(c->conns->loop);
+		c->taken += (uint64_t)n;
 		conn_take(c, c->conns->input, (size_t)n);
 	} else if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR)) {
 		conn_over(c, CONN_END_CLIENT);
@@ -424,7 +434,7 @@ conn_flush(struct conn *c)
 	}
 	conn_watch_writable(c, unsent(c) && !c->has_finished);
 	conn_drop_sent(c);
-	if (c->state == CONN_LEAVING && c->end == CONN_END_SERVER && !unsent(c) &&
+	if (c->state == CONN_LEAVING && c->end != CONN_END_PROTOCOL && !unsent(c) &&
 	    is_delivered(c)) {
 		conn_over(c,
 			  CONN_END_SERVER); /* it has it all: nothing is left to be destroyed */
@@ -631,7 +641,7 @@ conns_accept(struct conns *conns, int fd, bool is_unix, const char *peer)
 	c->is_unix = is_unix;
 	c->address = address;
 	c->id = ++conns->last_id;
-	c->opened_us = c->read_us = loop_now_us(conns->loop);
+	c->accepted_us = c->opened_us = c->read_us = loop_now_us(conns->loop);
 	event_assign(&c->event, loop_base(conns->loop), fd, EV_READ | EV_PERSIST, conn_on_event,
 		     c);
 	TAILQ_INSERT_TAIL(&conns->open, c, link);
@@ -658,6 +668,33 @@ bool
 conn_is_unix(const struct conn *c)
 {
 	return c->is_unix;
+}
+
+bool
+conn_credentials(const struct conn *c, pid_t *pid, uid_t *uid)
+{
+	struct ucred cred = { 0, 0, 0 };
+	socklen_t len = sizeof(cred);
+
+	if (!c->is_unix || c->fd < 0 || getsockopt(c->fd, SOL_SOCKET, SO_PEERCRED, &cred, &len))
+		return false;
+	*pid = cred.pid;
+	*uid = cred.uid;
+	return true;
+}
+
+void
+conn_info(const struct conn *c, struct conn_info *out)
+{
+	uint64_t now = loop_now_us(c->conns->loop);
+
+	*out = (struct conn_info){
+		.age_us = now - c->accepted_us,
+		.idle_us = now - c->read_us,
+		.bytes_in = c->taken,
+		.bytes_out = conn_written_total(c),
+		.buffered = unsent(c),
+	};
 }
 
 /* --- all of them ----------------------------------------------------------------------------

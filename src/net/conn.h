@@ -4,6 +4,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "base/buf.h"
 #include "base/loop.h"
@@ -27,6 +28,7 @@ enum conn_end {
 	CONN_END_SLOW_WRITER, /* a frame not completed in time */
 	CONN_END_SILENT,      /* nothing came within hello_timeout, or idle_timeout passed */
 	CONN_END_SERVER,      /* drained or closed by us */
+	CONN_END_OPERATOR,    /* an operator wanted it closed */
 	CONN_ENDS
 };
 extern const char *const conn_end_names[CONN_ENDS];
@@ -91,11 +93,23 @@ bool conn_is_backed_up(struct conn *conn);
  * buffered are not delivered while it is stopped, and are when it resumes (from the loop, never
  * from inside this call). */
 void conn_pause(struct conn *conn, bool paused);
+/* Read nothing more, and close it once its output has left. */
+void conn_finish(struct conn *conn, enum conn_end why);
 /* Close it now, from anywhere: on_close runs on the next turn, memory goes after that. */
 void conn_close(struct conn *conn, enum conn_end why);
 
 uint64_t conn_id(const struct conn *conn);      /* counts from 1 in this process */
 const char *conn_peer(const struct conn *conn); /* "127.0.0.1:50122", "unix:pid=812,uid=0" */
 bool conn_is_unix(const struct conn *conn);
+/* Who is at the other end of a Unix socket; false for others, and once it is closed. */
+bool conn_credentials(const struct conn *conn, pid_t *pid, uid_t *uid);
+
+/* What there is to say of a connection that is not closed. */
+struct conn_info {
+	uint64_t age_us, idle_us; /* since it was accepted, and since something came */
+	uint64_t bytes_in, bytes_out;
+	size_t buffered; /* of its output: what the kernel has not taken yet */
+};
+void conn_info(const struct conn *conn, struct conn_info *out);
 
 #endif

@@ -100,7 +100,8 @@ struct params {
 	struct breaker_config config;
 	uint64_t visibility_timeout, wait, delay, ttl, backoff_base, backoff_max,
 		for_time; /* microseconds */
-	uint64_t max, prefetch, limit, queue_size, retry_attempts, resume, incarnation;
+	uint64_t max, prefetch, limit, queue_size, retry_attempts, resume, incarnation, id,
+		after_id;
 	bool alive;
 	double backoff_factor, backoff_jitter;
 };

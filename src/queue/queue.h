@@ -54,6 +54,8 @@ void queues_note_settings(struct queues *queues);
 unsigned queues_parked(const struct queues *queues);
 /* Every queue somebody waits at is asked again: after a reconnect, and every second. */
 void queues_look_all(struct queues *queues);
+/* Send what is asked of every queue now, in spite of what is in flight: what comes next must see it. */
+void queues_flush_all(struct queues *queues);
 /* The bell rang for a queue: something is there for who waits. */
 void queues_look(struct queues *queues, struct str name);
 /* Answer every parked receiver with `err`: the broker stops. */

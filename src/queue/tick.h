@@ -156,7 +156,6 @@ struct tick *tick_open(struct queue *q, bool is_send, size_t bytes, unsigned wan
 void queue_mark_dirty(struct queue *q);
 /* Send what is asked now, in spite of the limit in flight: what comes next must see it. */
 void queue_flush(struct queue *q);
-void queues_flush_all(struct queues *queues);
 /* What was not sent never will be: tell everybody ERR_UNSENT. */
 void queue_give_up(struct queue *q);
 /* Nothing is left to do for it: it may be forgotten. */

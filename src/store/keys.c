@@ -40,37 +40,47 @@ key_name(char *out, struct str ns, struct str type, struct str instance)
 }
 
 bool
+key_part_decode(struct buf *b, struct str part)
+{
+	for (size_t i = 0; i < part.n; i++) {
+		char c = part.p[i];
+
+		if (c == ':')
+			return false;
+		if (c == '%') {
+			struct str code = { part.p + i + 1, 2 };
+
+			if (part.n - i < 3)
+				return false;
+			if (!str_eq(code, STR("3A")) && !str_eq(code, STR("25")))
+				return false;
+			c = str_eq(code, STR("25")) ? '%' : ':';
+			i += 2;
+		}
+		buf_putc(b, c);
+	}
+	return true;
+}
+
+bool
 key_name_split(struct str name, struct buf *b, struct str parts[3])
 {
-	size_t starts[4] = { b->len };
-	unsigned n = 0;
+	const char *p = name.p, *end = name.p + name.n;
+	size_t starts[4];
 
 	buf_reserve(b, name.n); /* so that the views stay where they are */
-	for (size_t i = 0; i < name.n; i++) {
-		char c = name.p[i];
+	for (unsigned i = 0; i < 3; i++) {
+		const char *to = i == 2    ? end
+				 : p < end ? memchr(p, ':', (size_t)(end - p))
+					   : NULL;
 
-		if (c == ':') {
-			if (++n > 2)
-				return false;
-			starts[n] = b->len;
-		} else if (c == '%') {
-			struct str code = { name.p + i + 1, 2 };
-
-			if (name.n - i < 3)
-				return false;
-			if (str_eq(code, STR("3A")))
-				buf_putc(b, ':');
-			else if (str_eq(code, STR("25")))
-				buf_putc(b, '%');
-			else
-				return false;
-			i += 2;
-		} else {
-			buf_putc(b, c);
-		}
+		starts[i] = b->len;
+		if (!to || !key_part_decode(b, (struct str){ p, (size_t)(to - p) }))
+			return false;
+		p = to + 1;
 	}
 	starts[3] = b->len;
-	for (unsigned i = 0; n == 2 && i < 3; i++)
+	for (unsigned i = 0; i < 3; i++)
 		parts[i] = (struct str){ b->data + starts[i], starts[i + 1] - starts[i] };
-	return n == 2;
+	return true;
 }

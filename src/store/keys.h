@@ -21,6 +21,9 @@ void key_put_part(struct buf *b, struct str part);
 /* Write the name to `out` (KEY_NAME_MAX bytes); each part is 1..KEY_PART_MAX bytes. Returns its length. */
 size_t key_name(char *out, struct str ns, struct str type, struct str instance);
 
+/* Append one part, decoded; false when it is none. */
+bool key_part_decode(struct buf *b, struct str part);
+
 /* Append the parts of a name, decoded, one after the other; `parts` are views into `b`, valid until
  * it grows. False when it is no name. */
 bool key_name_split(struct str name, struct buf *b, struct str parts[3]);
