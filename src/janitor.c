@@ -38,8 +38,9 @@ struct janitor {
 	uint64_t grace_us;
 	struct timer ask, second;
 	bool is_asking, is_leading, has_others, is_over;
-	unsigned pending; /* sweeps under way, each of a queue, or of the agents */
-	uint64_t next_us; /* the earliest that is known to be due, Redis's clock; 0 nothing */
+	unsigned pending;  /* sweeps under way, each of a queue, or of the agents */
+	uint64_t asked_us; /* when `lead` was asked last, our clock */
+	uint64_t next_us;  /* the earliest that is known to be due, Redis's clock; 0 nothing */
 };
 
 static void janitor_ask(void *arg);
@@ -103,7 +104,7 @@ janitor_on_lead(void *arg, enum err err, const struct reply *reply)
 		return;
 	}
 	store_saw_time(j->store, unpack_uint(head.p, 7));
-	queues_set_epoch(j->queues, (uint32_t)unpack_uint(head.p + 15, 4),
+	queues_set_epoch(j->queues, (uint32_t)unpack_uint(head.p + 15, 4), j->asked_us,
 			 unpack_uint(head.p + 19, 4) > 0);
 	j->is_leading = head.p[7] & 1;
 	j->has_others = head.p[7] & 2;
@@ -156,6 +157,7 @@ janitor_ask(void *arg)
 	if (j->is_asking || j->is_over)
 		return;
 	j->is_asking = true;
+	j->asked_us = loop_now_us(j->loop);
 	j->next_us = 0; /* what comes up from now on is noted anew */
 	janitor_call(j, LEASE_US, janitor_on_lead);
 }
