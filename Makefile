@@ -200,7 +200,7 @@ bench: deps-bench ## compare with beanstalkd and raw Redis lists, count instruct
 	@COORDD=$(OUT)/coordd tests/bench/run $(BENCH_ARGS)
 	@COORDD=$(OUT)/coordd tests/bench/callgrind
 
-soak: deps ## memory over 10 million messages, 10,000 queues, 10,000 connections; takes minutes
+soak: deps ## memory over 10 million messages; 10,000 queues, connections, agents; takes minutes
 	$(again) all $(bench_bin)
 	@COORDD=$(abspath $(OUT))/coordd $(PYTHON) -B tests/soak $(SOAK_ARGS)
 

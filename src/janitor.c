@@ -39,9 +39,10 @@ struct janitor {
 	uint64_t grace_us;
 	struct timer ask, second;
 	uint64_t second_us; /* when that last ran */
-	bool has_asked, is_asking, is_leading, has_others, is_over;
-	unsigned pending; /* sweeps under way, each of a queue, or of the agents */
-	uint64_t next_us; /* the earliest that is known to be due, Redis's clock; 0 nothing */
+	bool is_asking, is_leading, has_others, is_over;
+	unsigned pending;  /* sweeps under way, each of a queue, or of the agents */
+	uint64_t asked_us; /* when `lead` was asked last, our clock */
+	uint64_t next_us;  /* the earliest that is known to be due, Redis's clock; 0 nothing */
 };
 
 static void janitor_ask(void *arg);
@@ -105,7 +106,7 @@ janitor_on_lead(void *arg, enum err err, const struct reply *reply)
 		return;
 	}
 	store_saw_time(j->store, unpack_uint(head.p, 7));
-	queues_set_epoch(j->queues, (uint32_t)unpack_uint(head.p + 15, 4),
+	queues_set_epoch(j->queues, (uint32_t)unpack_uint(head.p + 15, 4), j->asked_us,
 			 unpack_uint(head.p + 19, 4) > 0);
 	j->is_leading = head.p[7] & 1;
 	j->has_others = head.p[7] & 2;
@@ -157,7 +158,8 @@ janitor_ask(void *arg)
 
 	if (j->is_asking || j->is_over)
 		return;
-	j->has_asked = j->is_asking = true;
+	j->is_asking = true;
+	j->asked_us = loop_now_us(j->loop);
 	j->next_us = 0; /* what comes up from now on is noted anew */
 	janitor_call(j, LEASE_US, janitor_on_lead);
 }
@@ -283,7 +285,7 @@ janitor_wake(struct janitor *j, uint64_t due_us)
 bool
 janitor_is_alive(const struct janitor *j)
 {
-	bool will_ask = j->is_asking || j->ask.at_us || !j->has_asked || j->is_over;
+	bool will_ask = j->is_asking || j->ask.at_us || !j->asked_us || j->is_over;
 
 	return will_ask && loop_now_us(j->loop) - j->second_us < 5 * SECOND_US;
 }

@@ -190,6 +190,8 @@ on_holder(void *arg, enum err err, const struct agent_info *infos, unsigned n)
 
 	if (!err && (!n || !infos->is_alive))
 		err = ERR_NOT_FOUND;
+	if (!err && s->api->is_draining)
+		err = ERR_SHUTTING_DOWN;
 	if (!err && s->conn) {
 		consumer_begin(c, op->holder);
 		put_consumer(request_reply(op->request), c);

@@ -75,10 +75,10 @@ queues_set_policy(struct queues *queues, const struct queue_policy *policy, size
 }
 
 void
-queues_set_epoch(struct queues *queues, uint32_t epoch, bool has_settings)
+queues_set_epoch(struct queues *queues, uint32_t epoch, uint64_t asked_us, bool has_settings)
 {
 	queues->epoch = epoch;
-	queues->epoch_at_us = loop_now_us(queues->loop);
+	queues->epoch_at_us = asked_us;
 	queues->has_settings =
 		has_settings || loop_now_us(queues->loop) < queues->settings_until_us;
 }

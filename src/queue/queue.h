@@ -46,8 +46,9 @@ void queues_free(struct queues *queues);
 void
 queues_set_policy(struct queues *queues, const struct queue_policy *policy, size_t max_frame);
 /* What the script `lead` told: the epoch of the sweep, and whether anybody has set anything (`configure`). Told
- * at least every half second; a setting made here counts at once. */
-void queues_set_epoch(struct queues *queues, uint32_t epoch, bool has_settings);
+ * at least every half second; a setting made here counts at once. `asked_us` (our clock) is when `lead` was asked. */
+void
+queues_set_epoch(struct queues *queues, uint32_t epoch, uint64_t asked_us, bool has_settings);
 /* Somebody set something. */
 void queues_note_settings(struct queues *queues);
 /* Receivers parked now, over all queues. */

@@ -35,8 +35,9 @@ enum {
 	OTHERS_US = 200000, /* how often we ask for others who wait */
 	YIELD_US = 20000,   /* their time to come */
 	PROMOTED = 200,     /* delayed messages that one call may make ready */
-	/* What `lead` said is good for so long: an outage, which takes a second, cannot be found earlier. */
-	EPOCH_FRESH_US = 550000,
+	/* What `lead` said is good for so long after it was asked: an outage, which takes a second, cannot be found earlier, as
+	 * the script looks itself when a call was on its way for half a second. */
+	EPOCH_FRESH_US = 450000,
 };
 
 static struct tick *

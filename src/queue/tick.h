@@ -139,7 +139,7 @@ struct queues {
 	unsigned nidle, nparked;
 	uint64_t nreceives;         /* ever */
 	uint32_t epoch;             /* of the sweep, as last told */
-	uint64_t epoch_at_us;       /* when that was, our clock */
+	uint64_t epoch_at_us;       /* when that was asked, our clock */
 	bool has_settings;          /* scripts must read them */
 	uint64_t settings_until_us; /* one was made here: at least until then */
 	struct timer yielded;       /* others had their time: look again */

@@ -143,3 +143,38 @@ def all_answer(clients):
     for each in clients:
         assert each.read_frame() == [1, 7, None, "pong"]
     assert time.monotonic() - begun < within(5 + len(clients) / 1000)
+
+
+# -- agents
+
+
+class ManyAgents:
+    """Registered agents, each with a connection of its own, that beat."""
+
+    def __init__(self, broker, count, ttl):
+        self.agents = [{"type": "beating", "instance": f"a{i:06}"} for i in range(count)]
+        self.clients, self.asked = [], []
+        for agent in self.agents:
+            self.clients.append(broker.connect())
+            self.asked.append(self.clients[-1].submit("register", {"agent": agent, "ttl": ttl}))
+
+    def beat(self, seconds, every):
+        """Each beats once in `every`, evenly spread; how many heartbeats were answered."""
+        count = len(self.clients)
+        begun, beats = time.monotonic(), 0
+        while True:
+            due = min(int((time.monotonic() - begun) * count / every), int(seconds * count / every))
+            for i in range(beats, due):
+                client = self.clients[i % count]
+                if self.asked[i % count] is not None:
+                    assert client.result(self.asked[i % count])["ttl"]  # of the one before
+                self.asked[i % count] = client.submit("heartbeat", {"agent": self.agents[i % count]})
+            beats = due
+            if time.monotonic() > begun + seconds:
+                break
+            time.sleep(0.002)
+        for i, client in enumerate(self.clients):
+            if self.asked[i] is not None:
+                client.result(self.asked[i])
+                self.asked[i] = None
+        return beats

@@ -48,3 +48,10 @@ def test_a_thousand_idle_connections_cost_little(own):
     scale.all_answer(clients)
     broker.close_clients()
     wait_until(lambda: broker.open_files() < 60, within(5), "they are gone")
+
+
+def test_hundreds_of_agents_beat_and_live(own):
+    broker = own(server={"max_connections": 1000})
+    many = scale.ManyAgents(broker, 300, ttl=within(2))
+    assert many.beat(within(3), every=within(1)) == 900
+    assert broker.connect().call("status")["agents"] == {"known": 300, "alive": 300}

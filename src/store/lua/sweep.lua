@@ -68,67 +68,84 @@ end)
 
 local taken, bytes = 0, 0
 
--- Take back what is due of one bucket. False when the call has done enough.
-local function sweep_bucket(b)
-	local key, longer = base .. ':r' .. b.text, base .. ':e' .. b.text
-	local fields = pcall('HKEYS', key)
-	if fields.err then
-		fields = {}
+local function take_back(key, field, reason)
+	local item = pcall('HGET', key, field)
+	if type(item) ~= 'string' then
+		return
 	end
-	table.sort(fields, function(x, y)
-		return byte(x) > byte(y)
-	end)
-	local has_longer = not b.reason and pcall('EXISTS', longer) == 1
-	local kept = 0
-	for i = 1, #fields do
-		local field = fields[i]
-		local at = has_longer and pcall('ZSCORE', longer, field)
-		if type(at) == 'string' and tonumber(at) > now then
-			kept = kept + 1
-		else
-			if taken >= LIMIT or bytes >= BYTES then
-				return false
-			end
-			local item = pcall('HGET', key, field)
-			if type(item) == 'string' then
-				local again, attempts = item, 0
-				if b.reason ~= 'released' then
-					again, attempts = failed_once_more(item, b.reason and 'holder died' or 'visibility timeout expired')
-				end
-				if attempts > policy[4] then
-					bury(again, 2)
-				else
-					waiting = waiting + #again
-					push_each('LPUSH', { [list_of(again)] = { again } })
-				end
-				pcall('HDEL', key, field)
-				reserved = reserved - 1
-				held = held - #item
-				bytes = bytes + #item
-				taken = taken + 1
-			end
-		end
+	local again, attempts = item, 0
+	if reason ~= 'released' then
+		again, attempts = failed_once_more(item, reason and 'holder died' or 'visibility timeout expired')
 	end
-	if has_longer then
-		pcall('ZREMRANGEBYSCORE', longer, '-inf', now)
-	end
-	if kept == 0 then
-		drop_bucket(b.text)
-		-- Its other buckets, of which there may be more than were marked when it ended.
-		if b.reason then
-			mark_ended(b.lease, 10)
-		end
+	if attempts > policy[4] then
+		bury(again, 2)
 	else
-		pcall('ZADD', base .. ':b', pcall('ZRANGE', longer, 0, 0, 'WITHSCORES')[2], b.text)
+		waiting = waiting + #again
+		push_each('LPUSH', { [list_of(again)] = { again } })
+	end
+	pcall('HDEL', key, field)
+	reserved = reserved - 1
+	held = held - #item
+	bytes = bytes + #item
+	taken = taken + 1
+end
+
+-- Take back what is due of buckets[from .. to], which are of the same 256 fences: with different ends, or of different leases. False when
+-- the call has done enough.
+local function sweep_buckets(from, to)
+	local all = {}
+	for i = from, to do
+		local b = buckets[i]
+		b.key, b.longer, b.kept = base .. ':r' .. b.text, base .. ':e' .. b.text, 0
+		b.has_longer = not b.reason and pcall('EXISTS', b.longer) == 1
+		local fields = pcall('HKEYS', b.key)
+		for j = 1, #fields do
+			all[#all + 1] = { b, fields[j] }
+		end
+	end
+	table.sort(all, function(x, y)
+		return byte(x[2]) > byte(y[2])
+	end)
+	for i = 1, #all do
+		local b, field = all[i][1], all[i][2]
+		local at = b.has_longer and pcall('ZSCORE', b.longer, field)
+		if type(at) == 'string' and tonumber(at) > now then
+			b.kept = b.kept + 1
+		elseif taken >= LIMIT or bytes >= BYTES then
+			return false
+		else
+			take_back(b.key, field, b.reason)
+		end
+	end
+	for i = from, to do
+		local b = buckets[i]
+		if b.has_longer then
+			pcall('ZREMRANGEBYSCORE', b.longer, '-inf', now)
+		end
+		if b.kept > 0 then
+			pcall('ZADD', base .. ':b', pcall('ZRANGE', b.longer, 0, 0, 'WITHSCORES')[2], b.text)
+		else
+			drop_bucket(b.text)
+			-- The lease's other buckets, of which there may be more than were marked when it ended.
+			if b.reason then
+				mark_ended(b.lease, 10)
+			end
+		end
 	end
 	return true
 end
 
-for i = 1, #buckets do
-	if not sweep_bucket(buckets[i]) then
+local from = 1
+while from <= #buckets do
+	local to = from
+	while to < #buckets and buckets[to + 1].of == buckets[from].of do
+		to = to + 1
+	end
+	if not sweep_buckets(from, to) then
 		more = true
 		break
 	end
+	from = to + 1
 end
 
 -- Buckets whose every message was settled leave their name behind. Where there are many, drop some at random, so that there never
