@@ -168,6 +168,10 @@ check-integration: deps ## only the tests with a real redis-server
 check-asan: ## every test under the address and undefined-behaviour sanitizers
 	$(again) MODE=asan check
 
+check-systemd: deps deps-systemd ## the service in a real systemd, booted for it (root); half a minute
+	$(again) all
+	+@MAKE='$(MAKE)' MODE=$(MODE) tests/systemd/run $(SYSTEMD_ARGS)
+
 # By how much a mode's limits of time are stretched.
 slow_asan := 4
 slow_coverage := 2
@@ -283,7 +287,7 @@ clean: ## remove what was built
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-.PHONY: all units deps demo run check check-unit check-integration check-asan valgrind coverage fuzz \
+.PHONY: all units deps demo run check check-unit check-integration check-asan check-systemd valgrind coverage fuzz \
 	under-valgrind fuzzers bench soak model lint format format-check tidy cppcheck layers docs-check shellcheck check-unit-files install \
 	uninstall clean help FORCE
 .SECONDARY:

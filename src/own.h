@@ -7,6 +7,7 @@
 #include "config/config.h"
 #include "events/events.h"
 #include "janitor.h"
+#include "loglevel.h"
 #include "net/listener.h"
 #include "operate/operate.h"
 #include "queue/queue.h"
@@ -47,16 +48,17 @@ struct server {
 	struct listeners *listeners;
 	struct janitor *janitor;
 	struct service *service; /* the manager that runs us, if one does */
-	struct event *on_term, *on_int, *on_hup, *on_usr1;
+	struct event *on_term, *on_int, *on_hup, *on_usr1, *on_usr2;
 	struct timer stopping, announce;
 	struct bell *bell;
+	struct loglevel loglevel;
 	char instance_id[QUEUES_BROKER_LEN +
 			 1]; /* random, of this process: "b-" and 16 characters */
 	enum server_state state;
 	bool is_announced, is_reloading, is_draining,
 		is_stopping; /* what the state is made of */
 	bool is_closing;
-	uint64_t stop_until_us;
+	uint64_t close_at_us, stop_until_us;
 	int status;
 };
 
@@ -64,8 +66,13 @@ struct server {
 void server_note_state(struct server *srv);
 
 /* drain.c */
+/* Hand out nothing any more, and stay; or (false) hand out again. `by` is who asks, for the log. False: it did so before. */
+bool server_drain(struct server *srv, bool drain, const char *by);
 /* TERM or INT: no new connections, no new work; leave once all is answered, or in time. The second one leaves at once. */
 void server_stop(struct server *srv, int signal);
 void server_stop_step(void *srv);
+
+/* control.c */
+extern const struct control_ops server_control_ops;
 
 #endif

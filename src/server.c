@@ -190,6 +190,14 @@ on_stop_signal(evutil_socket_t sig, short what, void *arg)
 }
 
 static void
+on_drain_signal(evutil_socket_t sig, short what, void *arg)
+{
+	(void)sig;
+	(void)what;
+	server_drain(arg, true, "SIGUSR2");
+}
+
+static void
 on_hup(evutil_socket_t sig, short what, void *arg)
 {
 	(void)sig;
@@ -375,6 +383,7 @@ server_start(struct server *srv, struct errmsg *why)
 	api_set_operate(srv->api, srv->operate);
 	srv->conns = conns_new(srv->loop, &limits, &api_conn_ops, srv->api);
 	api_set_conns(srv->api, srv->conns);
+	api_set_control(srv->api, &server_control_ops, srv);
 	srv->janitor = janitor_new(srv->loop, srv->store, srv->queues, srv->api,
 				   cfg->redis.key_prefix, cfg->sweep.grace_us);
 	janitor_set_registry(srv->janitor, srv->registry);
@@ -413,6 +422,8 @@ watch_signals(struct server *srv)
 	srv->on_usr1 = evsignal_new(base, SIGUSR1, on_usr1, srv);
 	event_add(srv->on_hup, NULL);
 	event_add(srv->on_usr1, NULL);
+	srv->on_usr2 = evsignal_new(base, SIGUSR2, on_drain_signal, srv);
+	event_add(srv->on_usr2, NULL);
 }
 
 static void
@@ -434,6 +445,8 @@ server_free(struct server *srv)
 	event_free(srv->on_int);
 	event_free(srv->on_hup);
 	event_free(srv->on_usr1);
+	event_free(srv->on_usr2);
+	loglevel_done(&srv->loglevel);
 	timer_done(&srv->stopping);
 	timer_done(&srv->announce);
 	service_free(srv->service);
@@ -453,6 +466,7 @@ server_run(const struct config *cfg)
 	timer_init(&srv.stopping, srv.loop, server_stop_step, &srv);
 	timer_init(&srv.announce, srv.loop, announce, &srv);
 	srv.service = service_new(srv.loop, &service_ops, &srv);
+	loglevel_init(&srv.loglevel, srv.loop, cfg->log.level);
 	watch_signals(&srv);
 	raise_descriptors(cfg);
 	srv.status = server_start(&srv, &why);

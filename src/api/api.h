@@ -47,8 +47,26 @@ void api_set_operate(struct api *api, struct operate *operate);
 void api_free(struct api *api);
 extern const struct conn_ops api_conn_ops;
 
-/* The broker stops: from now on most methods answer `shutting_down`. */
-void api_drain(struct api *api);
+/* What operators ask of the broker as a whole. `by` is who does, for the log. */
+struct level_info {
+	enum log_level level, configured;
+	uint64_t for_us; /* until then the one is in the place of the other; 0 no end */
+};
+struct control_ops {
+	/* False: it did so before. */
+	bool (*drain)(void *arg, bool drain, const char *by);
+	void (*level)(void *arg, struct level_info *out);
+	/* `for_us` 0: until a reload brings another one. */
+	void (*set_level)(void *arg, enum log_level level, uint64_t for_us, const char *by);
+};
+void api_set_control(struct api *api, const struct control_ops *ops, void *arg);
+
+/* Hand out nothing any more, and tell so whoever waits or consumes; everything else goes on. Or (false) hand out again. */
+void api_hold_back(struct api *api, bool hold);
+/* The broker stops: as that, and most methods answer `shutting_down`. */
+void api_stop(struct api *api);
+/* Messages that connections were given and have not settled: leases of theirs, and what consumers hold, before its deadline. */
+unsigned api_unsettled(const struct api *api);
 /* Requests unanswered, over all connections, parked receives included. */
 unsigned api_in_flight(const struct api *api);
 /* Once a second: forget what needs no watch any more. */

@@ -79,6 +79,18 @@ consumer_is_blocked(void *arg)
 	return conn_is_backed_up(c->session->conn);
 }
 
+void
+consumer_note_drain(const struct consumer *c)
+{
+	struct buf *b = conn_output(c->session->conn);
+
+	rpc_put_notification(b, STR("shutting_down"));
+	mp_put_map(b, 1);
+	mp_put_lit(b, "consumer_id");
+	mp_put_str(b, (struct str){ c->id, sizeof(c->id) });
+	conn_wrote(c->session->conn);
+}
+
 /* Its last act, unless something is still under way. */
 static void
 consumer_over(struct consumer *c)

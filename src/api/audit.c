@@ -161,6 +161,14 @@ audit_failed(struct audit *a, enum err err)
 }
 
 void
+audit_nothing(struct session *s)
+{
+	if (s->auditing)
+		audit_free(s->auditing);
+	s->auditing = NULL;
+}
+
+void
 audit_if_answered(struct session *s, enum err err)
 {
 	struct audit *a = s->auditing;

@@ -6,7 +6,7 @@
 
 #include "base/log.h"
 
-enum { NOTE = 1, DRAINS = 2, HEAVY = 4, AUDITED = 8 };
+enum { NOTE = 1, DRAINS = 2, HEAVY = 4, AUDITED = 8, HANDS = 16 };
 
 const char *const role_names[] = { "anyone", "viewer", "agent", "operator" };
 
@@ -70,8 +70,11 @@ run_method(struct session *s, const struct rpc *rpc, int m, struct errmsg *why)
 	if (s->role < methods[m].role)
 		return errmsg_set(why, ERR_FORBIDDEN, "%s needs the role %s", method_names[m],
 				  role_names[methods[m].role]);
-	if (s->api->is_draining && !(methods[m].flags & DRAINS))
+	if (s->api->is_stopping && !(methods[m].flags & DRAINS))
 		return errmsg_set(why, ERR_SHUTTING_DOWN, "%s", err_text(ERR_SHUTTING_DOWN));
+	if (s->api->is_draining && (methods[m].flags & HANDS))
+		return errmsg_set(why, ERR_SHUTTING_DOWN,
+				  "this broker drains and hands out nothing; try another");
 	if (rpc->bad.err) {
 		*why = rpc->bad;
 		return why->err;

@@ -415,7 +415,7 @@ give_back_done(void *arg, enum err err, bool done, uint64_t deadline_us)
 	if (g->consumer)
 		consumer_given_back(g->consumer, err);
 	g->consumer = NULL;
-	if (!err || g->api->is_draining || g->token.deadline_us < store_now_us(g->api->store))
+	if (!err || g->api->is_stopping || g->token.deadline_us < store_now_us(g->api->store))
 		give_back_end(g);
 }
 
@@ -565,9 +565,48 @@ api_free(struct api *api)
 }
 
 void
-api_drain(struct api *api)
+api_set_control(struct api *api, const struct control_ops *ops, void *arg)
 {
-	api->is_draining = true;
+	api->control = ops;
+	api->control_arg = arg;
+}
+
+void
+api_hold_back(struct api *api, bool hold)
+{
+	struct session *s;
+	struct consumer *c;
+
+	if (api->is_draining == hold || api->is_stopping)
+		return;
+	api->is_draining = hold;
+	if (!hold) {
+		queues_resume(api->queues);
+		return;
+	}
+	queues_end_waits(api->queues, ERR_SHUTTING_DOWN);
+	TAILQ_FOREACH (s, &api->sessions, link)
+		TAILQ_FOREACH (c, &s->consumers, link)
+			consumer_note_drain(c);
+}
+
+void
+api_stop(struct api *api)
+{
+	api_hold_back(api, true);
+	api->is_stopping = true;
+}
+
+unsigned
+api_unsettled(const struct api *api)
+{
+	uint64_t now = store_now_us(api->store);
+	const struct delivery *d;
+	unsigned n = 0;
+
+	for (d = api->unsettled; d; d = d->hh.next)
+		n += d->token.deadline_us > now;
+	return n;
 }
 
 unsigned

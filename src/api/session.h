@@ -35,7 +35,9 @@ struct api {
 	struct api_config config;
 	char instance_id[24];
 	uint64_t started_us;
-	bool is_draining;
+	bool is_draining, is_stopping; /* the second implies the first */
+	const struct control_ops *control;
+	void *control_arg;
 	unsigned in_flight, parked;
 	uint64_t ignored;           /* notifications nobody asked for, and responses */
 	struct buf unheard;         /* a result that nobody reads, see audit_output() */
@@ -191,6 +193,8 @@ void give_back(struct api *api, struct queue *q, const struct token *token, enum
 void consumer_given_back(struct consumer *c, enum err err);
 /* It asks no more; it holds nothing any more. */
 void consumer_end(struct consumer *c);
+/* Tell it that it gets nothing any more. */
+void consumer_note_drain(const struct consumer *c);
 /* It was settled, or its deadline moved (0: settled). */
 void api_settled(struct api *api, const struct token *token, uint64_t deadline_us);
 
@@ -210,6 +214,8 @@ void session_on_bad_frame(void *user, enum frame_status status);
 struct audit;
 void audit_begin(struct session *s, enum method method, const struct params *p);
 void audit_if_answered(struct session *s, enum err err);
+/* The handler has changed nothing, whatever it answers. */
+void audit_nothing(struct session *s);
 /* Where the result of a call goes whose connection is gone: it is kept all the same. */
 struct buf *audit_output(struct audit *audit, struct session *s, uint32_t msgid);
 /* It ended, with a result or so; the audit is gone. NULL is fine. */

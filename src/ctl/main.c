@@ -19,7 +19,7 @@
 #define DEFAULT_SOCKET "/run/coordd/coordd.sock"
 #define DEFAULT_TCP    "tcp://127.0.0.1:7420"
 
-enum kind { FLAG, TEXT, COUNT, SECONDS };
+enum kind { FLAG, TEXT, COUNT, SECONDS, MAYBE_SECONDS };
 
 static const struct {
 	const char *name, *argument, *help;
@@ -203,7 +203,9 @@ option_set(struct ctl *ctl, int i, const char *text)
 	if (options[i].kind == COUNT && !text_count(text, &o->count))
 		return ctl_fail(EX_USAGE, "--%s: \"%s\" is no number of 1 or more",
 				options[i].name, text);
-	if (options[i].kind == SECONDS && !text_duration(text, &o->seconds))
+	o->seconds = -1;
+	if ((options[i].kind == SECONDS || (options[i].kind == MAYBE_SECONDS && text)) &&
+	    !text_duration(text, &o->seconds))
 		return ctl_fail(EX_USAGE,
 				"--%s: \"%s\" is no time such as 500ms, 10s, 5m or 2h",
 				options[i].name, text);
@@ -217,10 +219,13 @@ options_read(struct ctl *ctl, int argc, char **argv)
 	struct option longs[OPTION_COUNT + 1] = { 0 };
 	char letters[2 * OPTION_COUNT + 1], *to = letters;
 	int c, status = EX_OK;
+	double seconds;
 
 	for (int i = 0; i < OPTION_COUNT; i++) {
 		longs[i].name = options[i].name;
-		longs[i].has_arg = options[i].argument ? required_argument : no_argument;
+		longs[i].has_arg = options[i].kind == MAYBE_SECONDS ? optional_argument
+				   : options[i].argument            ? required_argument
+								    : no_argument;
 		longs[i].val = 256 + i;
 		if (options[i].letter) {
 			*to++ = options[i].letter;
@@ -238,6 +243,10 @@ options_read(struct ctl *ctl, int argc, char **argv)
 			if (options[k].letter == c)
 				i = k;
 		}
+		/* getopt knows no optional argument that is a word of its own */
+		if (options[i].kind == MAYBE_SECONDS && !optarg && optind < argc &&
+		    text_duration(argv[optind], &seconds))
+			optarg = argv[optind++];
 		status = option_set(ctl, i, optarg);
 	}
 	return status;

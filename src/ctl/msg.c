@@ -241,6 +241,8 @@ msg_recv(struct ctl *ctl, char **args, int n)
 		status = EX_USAGE;
 	if (!status && GIVEN(ctl, holder))
 		status = ctl_name(&holder, TEXT(ctl, holder));
+	if (!status && ctl->opt[OPT_wait].seconds < 0)
+		status = ctl_fail(EX_USAGE, "--wait needs a time here, such as 10s");
 	if (status)
 		return status;
 

@@ -27,6 +27,7 @@ enum kind {
 	KIND_FAILURE,
 	KIND_LEASE,
 	KIND_OUTCOME,
+	KIND_LEVEL,
 	KIND_BREAKER_CONFIG,
 	KIND_SECONDS,
 	KIND_SECONDS_ABOVE,
@@ -800,6 +801,21 @@ breaker_config_read(struct mp *m, struct breaker_config *out, const struct at *a
 /* --- params -------------------------------------------------------------------------- */
 
 static enum err
+level_read(struct mp *m, enum log_level *out, const struct at *at, const struct check *check)
+{
+	struct str levels[LOG_LEVELS];
+	unsigned word = 0;
+	enum err err;
+
+	for (unsigned i = 0; i < LOG_LEVELS; i++)
+		levels[i] = str_of(log_level_names[i]);
+	err = word_read(m, &word, levels, LOG_LEVELS,
+			"\"debug\", \"info\", \"notice\", \"warning\" or \"error\"", at, check);
+	*out = (enum log_level)word;
+	return err;
+}
+
+static enum err
 field_read(struct mp *m, struct params *params, const struct field_info *f,
 	   const struct check *check)
 {
@@ -860,6 +876,8 @@ field_read(struct mp *m, struct params *params, const struct field_info *f,
 				check);
 		params->outcome = (enum outcome)word;
 		return err;
+	case KIND_LEVEL:
+		return level_read(m, &params->level, &at, check);
 	case KIND_BREAKER_CONFIG:
 		return breaker_config_read(m, out, &at, check);
 	case KIND_SECONDS:

@@ -5,6 +5,7 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "base/log.h"
 #include "base/str.h"
 #include "proto/mp.h"
 #include "proto/rpc.h"
@@ -97,6 +98,7 @@ struct params {
 	enum failure failure;
 	enum lease lease;
 	enum outcome outcome;
+	enum log_level level;
 	struct breaker_config config;
 	uint64_t visibility_timeout, wait, delay, ttl, backoff_base, backoff_max,
 		for_time; /* microseconds */

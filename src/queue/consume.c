@@ -249,9 +249,10 @@ consume_on_look(void *arg)
 	uint64_t now = loop_now_us(queues->loop);
 	unsigned room = c->prefetch - c->nheld;
 
-	if (queues->is_ending)
-		return;
-	if (!room)
+	if (queues->is_ending) {
+		if (c->nheld)
+			consume_check(c, now); /* somebody may wait until they are settled */
+	} else if (!room)
 		consume_check(c, now);
 	else if (c->receive)
 		receive_want(c->receive, consume_bite(c, room));
@@ -309,6 +310,18 @@ consume_end(struct consume *c)
 	if (c->receive && !receive_end_wait(c->receive))
 		c->receive = NULL;
 	return !consume_finish(c);
+}
+
+void
+queues_resume(struct queues *queues)
+{
+	struct queue *q, *next;
+	struct consume *c;
+
+	queues->is_ending = false;
+	HASH_ITER (hh, queues->by_name, q, next)
+		TAILQ_FOREACH (c, &q->consumers, link)
+			consume_look(c);
 }
 
 unsigned

@@ -59,8 +59,10 @@ void queues_look_all(struct queues *queues);
 void queues_flush_all(struct queues *queues);
 /* The bell rang for a queue: something is there for who waits. */
 void queues_look(struct queues *queues, struct str name);
-/* Answer every parked receiver with `err`: the broker stops. */
+/* Answer every parked receiver with `err`: the broker stops, or drains. Consumers get nothing any more, until
+ * queues_resume(). */
 void queues_end_waits(struct queues *queues, enum err err);
+void queues_resume(struct queues *queues);
 
 /* The queue of an agent in a namespace. Valid until the end of this turn, and while it has work. */
 struct queue *queues_get(struct queues *queues, struct str ns, const struct agent_id *agent);

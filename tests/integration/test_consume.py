@@ -37,8 +37,8 @@ class Consumer:
         """All it was ever sent."""
         out = []
         for method, value in self.client.notifications:
-            assert method == "message"
-            if value["consumer_id"] == self.id:
+            assert method in ("message", "shutting_down")
+            if method == "message" and value["consumer_id"] == self.id:
                 out.append(Received({k: v for k, v in value.items() if k != "consumer_id"}))
         return out
 
@@ -644,7 +644,7 @@ def test_killed_while_consuming_nothing_is_lost(redis, make_broker):
 
 
 def test_stopping_ends_consumers_and_keeps_the_messages(redis, make_broker):
-    config = {"redis": {"key_prefix": fresh("stop")}}
+    config = {"redis": {"key_prefix": fresh("stop")}, "server": {"drain_timeout": "2s"}}
     one, two = (make_broker(redis, config=config).start() for _ in range(2))
     agent = {"type": "w"}
     other = Queue(two.connect(), agent)
@@ -657,6 +657,7 @@ def test_stopping_ends_consumers_and_keeps_the_messages(redis, make_broker):
         with pytest.raises(Closed):
             while True:
                 each.client._take(each.client.read_frame())
+        assert ("shutting_down", {"consumer_id": each.id}) in each.client.notifications
     assert len(consumer.seen()) == 5
     wait_until(lambda: other.counts() == (20, 0, 0, 0), 5, "all are back")
     assert one.wait(10) == 0

@@ -103,8 +103,8 @@ def test_what_was_handed_out_before_a_stop_is_settled_after_it(own):
     assert queue.take_one().id == "m2"
 
 
-def test_a_stop_gives_connection_leases_back(own, redis):
-    broker = own()
+def test_a_stop_gives_connection_leases_back(own):
+    broker = own(server={"drain_timeout": "1s"})
     queue = Queue(broker.connect(), AGENT)
     queue.send("m1")
     queue.take_one(visibility_timeout=600, lease="connection")

@@ -989,7 +989,7 @@ def test_a_broker_that_stops_still_takes_heartbeats(redis, make_broker):
     try:
         slow = agents.client.submit("get_agent", {"agent": a})
         broker.signal(signal.SIGTERM)
-        wait_until(lambda: broker.logged("server.drain"), 5)
+        wait_until(lambda: broker.logged("server.stop"), 5)
         beat = agents.client.submit("heartbeat", {"agent": a})
         refused = agents.client.submit("register", {"agent": a})
         with pytest.raises(Exception, match="shutting_down"):
