@@ -165,13 +165,13 @@ api_peek(struct session *s, const struct rpc *rpc, struct params *p, struct errm
 }
 
 static void
-purge_done(void *arg, enum err err, const struct reply *reply)
+purge_done(void *arg, enum err err, uint64_t count)
 {
 	struct request *r = arg;
 	struct buf *b = err ? NULL : request_reply(r);
 
 	if (b)
-		mp_put_uint(b, (uint64_t)reply_int(reply, 0));
+		mp_put_uint(b, count);
 	request_off(r, err);
 }
 

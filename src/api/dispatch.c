@@ -67,6 +67,7 @@ run_method(struct session *s, const struct rpc *rpc, int m, struct errmsg *why)
 	struct params params;
 	enum err err;
 
+	s->api->running = (enum method)m;
 	if (s->role < methods[m].role)
 		return errmsg_set(why, ERR_FORBIDDEN, "%s needs the role %s", method_names[m],
 				  role_names[methods[m].role]);
@@ -101,8 +102,12 @@ on_notification(struct session *s, const struct rpc *rpc)
 		s->errors = RPC_ERRORS_PAIR; /* the only shape Neovim shows */
 		return;
 	}
-	if (m < 0 || !(methods[m].flags & NOTE) || run_method(s, rpc, m, &why))
+	if (m < 0 || !(methods[m].flags & NOTE)) {
 		s->api->ignored++;
+	} else if (run_method(s, rpc, m, &why)) {
+		s->api->ignored++;
+		process_stats.requests[m][why.err]++;
+	}
 }
 
 static void
@@ -113,8 +118,10 @@ on_request(struct session *s, const struct rpc *rpc)
 	enum err err;
 
 	err = m < 0 ? unknown_method(rpc->method, &why) : run_method(s, rpc, m, &why);
-	if (err)
+	if (err) {
+		process_stats.requests[m < 0 ? METHOD_COUNT : m][err]++;
 		session_fail(s, rpc, &why);
+	}
 }
 
 static void
@@ -135,6 +142,7 @@ session_on_frame(void *user, const uint8_t *frame, size_t n)
 	struct errmsg why;
 
 	if (!rpc_read(&rpc, frame, n, &why)) {
+		process_stats.frames_rejected[STAT_MALFORMED]++;
 		fail_connection(s, &why);
 		return false;
 	}
@@ -154,6 +162,9 @@ session_on_bad_frame(void *user, enum frame_status status)
 	struct session *s = user;
 	struct errmsg why;
 
+	process_stats.frames_rejected[status == FRAME_TOO_LARGE  ? STAT_TOO_LARGE
+				      : status == FRAME_TOO_DEEP ? STAT_TOO_DEEP
+								 : STAT_MALFORMED]++;
 	if (status == FRAME_TOO_LARGE)
 		errmsg_set(&why, ERR_TOO_LARGE,
 			   "a frame is larger than max_frame (%zu bytes) or "

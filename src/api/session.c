@@ -111,6 +111,7 @@ request_new(struct session *s, const struct rpc *rpc, enum method method, struct
 	r->msgid = rpc->msgid;
 	r->is_note = rpc->type == RPC_NOTIFICATION;
 	r->method = method;
+	r->since_us = loop_now_us(s->api->loop);
 	if (text.n)
 		memcpy(r->text, text.p, text.n);
 	r->text_len = text.n;
@@ -146,6 +147,7 @@ request_parked(struct request *r, bool parked)
 	if (r->is_parked == parked)
 		return;
 	r->is_parked = parked;
+	r->has_parked = true;
 	s->in_flight += parked ? -r->weight : r->weight;
 	s->parked += parked ? 1u : -1u;
 	s->api->parked += parked ? 1u : -1u;
@@ -164,6 +166,16 @@ request_reply(struct request *r)
 	b = conn_output(r->session->conn);
 	rpc_put_result(b, r->msgid);
 	return b;
+}
+
+static void
+request_count(const struct request *r, enum err err)
+{
+	process_stats.requests[r->method][err]++;
+	if (!r->has_parked)
+		stat_hist_add(&process_stats.request_duration[r->method],
+			      stat_bounds[STAT_FAST],
+			      loop_now_us(r->session->api->loop) - r->since_us);
 }
 
 /* The request is answered; `wrote` when its answer was put into the output. */
@@ -194,6 +206,7 @@ void
 request_done(struct request *r)
 {
 	audit_done(r->audit, r->session);
+	request_count(r, OK);
 	request_end(r, !r->is_note && r->session->conn);
 }
 
@@ -217,6 +230,7 @@ request_refuse(struct request *r, const struct errmsg *why)
 	bool answer = !r->is_note && s->conn;
 
 	audit_failed(r->audit, why->err);
+	request_count(r, why->err);
 	if (answer)
 		rpc_put_error(conn_output(s->conn), r->msgid, s->errors, why);
 	request_end(r, answer);
@@ -254,6 +268,7 @@ session_reply(struct session *s, const struct rpc *rpc)
 {
 	struct buf *b;
 
+	process_stats.requests[s->api->running][OK]++;
 	if (rpc->type == RPC_NOTIFICATION)
 		return NULL;
 	b = conn_output(s->conn);

@@ -6,6 +6,7 @@
 #include <uthash.h>
 
 #include "api/api.h"
+#include "base/stats.h"
 #include "proto/fields.h"
 #include "proto/rpc.h"
 
@@ -20,6 +21,8 @@ enum method {
 #undef METHOD
 	METHOD_COUNT
 };
+_Static_assert((int)METHOD_COUNT < STAT_METHODS,
+	       "METHOD_COUNT stands for those that there are not");
 extern const char *const method_names[METHOD_COUNT];
 bool method_is_heavy(enum method method);
 
@@ -39,6 +42,7 @@ struct api {
 	const struct control_ops *control;
 	void *control_arg;
 	unsigned in_flight, parked;
+	enum method running;        /* the method whose handler runs */
 	uint64_t ignored;           /* notifications nobody asked for, and responses */
 	struct buf unheard;         /* a result that nobody reads, see audit_output() */
 	struct delivery *unsettled; /* by token: leases, and what consumers hold */
@@ -136,8 +140,9 @@ struct request {
 	struct session *session;
 	uint32_t msgid;
 	enum method method;
-	unsigned weight; /* in session->in_flight */
-	bool is_note, is_parked, is_lease, is_batch, may_park;
+	unsigned weight;   /* in session->in_flight */
+	uint64_t since_us; /* our clock */
+	bool is_note, is_parked, has_parked, is_lease, is_batch, may_park;
 	struct queue *queue;
 	struct receive *receive;
 	struct audit *audit; /* NULL unless it is to be kept */

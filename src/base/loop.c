@@ -4,12 +4,15 @@
 #include <time.h>
 
 #include "base/mem.h"
+#include "base/stats.h"
 
 enum { MAX_ROUNDS = 3 };
 
 struct loop {
 	struct event_base *base;
 	uint64_t now_us;
+	uint64_t
+		began_us; /* this turn, or rather when the clock was first read in it; 0 not yet */
 	bool is_now_stale; /* the clock is read by the first who asks in a turn */
 	bool stop;
 	TAILQ_HEAD(, defer) deferred;
@@ -95,6 +98,10 @@ loop_turn(struct loop *loop, bool block)
 	for (unsigned i = 0; i < TURN_STAGES; i++)
 		if (loop->hooks[i].fn)
 			loop->hooks[i].fn(loop->hooks[i].arg);
+	if (loop->began_us)
+		stat_hist_add(process_stats.loop_lag, stat_bounds[STAT_FAST],
+			      loop_clock_us() - loop->began_us);
+	loop->began_us = 0;
 }
 
 void
@@ -117,6 +124,8 @@ loop_now_us(struct loop *loop)
 	if (loop->is_now_stale) {
 		loop->now_us = loop_clock_us();
 		loop->is_now_stale = false;
+		if (!loop->began_us)
+			loop->began_us = loop->now_us;
 	}
 	return loop->now_us;
 }

@@ -13,6 +13,7 @@
 #include <uthash.h>
 
 #include "base/mem.h"
+#include "base/stats.h"
 #include "proto/rpc.h"
 
 /*
@@ -46,6 +47,7 @@
 #define SWEEP_MIN_US  10000
 #define PEER_ADDR_MAX 48
 
+_Static_assert((int)CONN_ENDS <= STAT_CONN_ENDS, "");
 const char *const conn_end_names[CONN_ENDS] = {
 	[CONN_END_CLIENT] = "client",           [CONN_END_PROTOCOL] = "protocol",
 	[CONN_END_SLOW_READER] = "slow_reader", [CONN_END_SLOW_WRITER] = "slow_writer",
@@ -326,6 +328,7 @@ conn_on_event(evutil_socket_t fd, short what, void *arg)
 	if (n > 0 && c->state == CONN_OPEN) {
 		c->read_us = loop_now_us(c->conns->loop);
 		c->taken += (uint64_t)n;
+		process_stats.received_bytes[0] += (size_t)n;
 		conn_take(c, c->conns->input, (size_t)n);
 	} else if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR)) {
 		conn_over(c, CONN_END_CLIENT);
@@ -427,6 +430,7 @@ conn_flush(struct conn *c)
 		}
 		if (n > 0) {
 			c->sent += (size_t)n;
+			process_stats.sent_bytes[0] += (size_t)n;
 			c->wrote_us = loop_now_us(loop);
 		}
 		if (n < 0 || (size_t)n < asked)
@@ -577,6 +581,8 @@ conn_close(struct conn *c, enum conn_end why)
 	address_leave(c);
 	TAILQ_REMOVE(&conns->open, c, link);
 	conns->count--;
+	process_stats.connections[c->is_unix]--;
+	process_stats.connections_closed[why]++;
 	TAILQ_INSERT_TAIL(&conns->closed, c, link);
 	loop_defer(conns->loop, &conns->finish, conns_on_finish, conns);
 }
@@ -600,11 +606,12 @@ socket_setup(const struct conn_limits *limits, int fd)
 }
 
 static bool
-conns_refuse(struct conns *conns, int fd, const char *text)
+conns_refuse(struct conns *conns, int fd, enum stat_rejected reason, const char *text)
 {
 	struct errmsg why;
 	struct buf b = { 0 };
 
+	process_stats.connections_rejected[reason]++;
 	errmsg_set(&why, ERR_OVERLOADED, "%s", text);
 	rpc_put_error(&b, 0, RPC_ERRORS_MAP, &why);
 	if (send(fd, b.data, b.len, MSG_NOSIGNAL | MSG_DONTWAIT) > 0)
@@ -624,12 +631,12 @@ conns_accept(struct conns *conns, int fd, bool is_unix, const char *peer)
 	struct conn *c;
 
 	if (conns->count >= limits->max_connections)
-		return conns_refuse(conns, fd,
+		return conns_refuse(conns, fd, STAT_LIMIT,
 				    "the broker has all the connections it may have");
 	if (!is_unix) {
 		address = address_of(conns, peer);
 		if (limits->max_per_ip && address->count >= limits->max_per_ip)
-			return conns_refuse(conns, fd,
+			return conns_refuse(conns, fd, STAT_ADDRESS_LIMIT,
 					    "your address has all the connections it may have");
 		address->count++;
 		socket_setup(limits, fd);
@@ -645,6 +652,8 @@ conns_accept(struct conns *conns, int fd, bool is_unix, const char *peer)
 	event_assign(&c->event, loop_base(conns->loop), fd, EV_READ | EV_PERSIST, conn_on_event,
 		     c);
 	TAILQ_INSERT_TAIL(&conns->open, c, link);
+	process_stats.connections[is_unix]++;
+	process_stats.connections_accepted[is_unix]++;
 	if (!conns->count++)
 		timer_at_most(&conns->sweep, conns->sweep_us);
 	conn_read_more(c);

@@ -37,12 +37,18 @@ move_on_reply(void *arg, enum err err, const struct reply *reply)
 {
 	struct move *m = arg;
 	struct str last;
+	uint64_t moved;
 
 	if (err) {
 		move_finish(m, err);
 		return;
 	}
-	m->count += (uint64_t)reply_int(reply_at(reply, 0), 0);
+	moved = (uint64_t)reply_int(reply_at(reply, 0), 0);
+	m->count += moved;
+	if (m->redrive)
+		m->queue->counts->redriven[0] += moved;
+	else
+		m->queue->counts->purged[1] += moved;
 	last = reply_str(reply_at(reply, 1));
 	buf_clear(&m->after);
 	buf_put(&m->after, last.p, last.n);

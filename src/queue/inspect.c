@@ -32,10 +32,32 @@ queue_peek(struct queue *q, unsigned limit, store_cb *cb, void *arg)
 	args_done(&more);
 }
 
-void
-queue_purge(struct queue *q, store_cb *cb, void *arg)
+struct purging {
+	struct queue *queue; /* pinned */
+	count_cb *cb;
+	void *arg;
+};
+
+static void
+purge_on_reply(void *arg, enum err err, const struct reply *reply)
 {
-	queue_script(q, SCRIPT_PURGE, STR(""), NULL, cb, arg);
+	struct purging *op = arg;
+	uint64_t n = err ? 0 : (uint64_t)reply_int(reply, 0);
+
+	op->queue->counts->purged[0] += n;
+	op->cb(op->arg, err, n);
+	queue_unpin(op->queue);
+	free(op);
+}
+
+void
+queue_purge(struct queue *q, count_cb *cb, void *arg)
+{
+	struct purging *op = xcalloc(1, sizeof(*op));
+
+	*op = (struct purging){ q, cb, arg };
+	queue_pin(q);
+	queue_script(q, SCRIPT_PURGE, STR(""), NULL, purge_on_reply, op);
 }
 
 void

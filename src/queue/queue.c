@@ -122,6 +122,7 @@ queue_free(struct queue *q)
 	if (*recent == q)
 		*recent = NULL;
 	free(q->base);
+	stat_drop(STAT_QUEUE, &q->counts->slot);
 	free(q->parts);
 	free(q);
 }
@@ -166,6 +167,7 @@ queue_new(struct queues *queues, struct str name, const struct str parts[3], siz
 	q->type_len = parts[1].n;
 	q->instance_len = parts[2].n;
 	q->queues = queues;
+	q->counts = stat_keep_queue(name);
 	TAILQ_INIT(&q->ticks);
 	TAILQ_INIT(&q->parked);
 	TAILQ_INIT(&q->consumers);
@@ -337,6 +339,17 @@ queues_end_waits(struct queues *queues, enum err err)
 	queues->end_err = err;
 	while ((q = TAILQ_FIRST(&queues->with_parked)))
 		receive_on_items(TAILQ_FIRST(&q->parked), err, NULL, 0);
+}
+
+void
+queue_count_buried(struct queue *q, struct str told, uint64_t buried[3])
+{
+	for (unsigned i = 0; told.n == 6 && i < 3; i++) {
+		uint64_t n = unpack_uint(told.p + 2 * i, 2);
+
+		buried[i] += n;
+		q->counts->dead_lettered[i] += n;
+	}
 }
 
 void

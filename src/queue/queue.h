@@ -192,7 +192,6 @@ void queue_settle(struct queue *q, const struct token *token, const struct settl
 
 /* `reply` is the script's; see the head of src/store/lua/NAME.lua. */
 void queue_peek(struct queue *q, unsigned limit, store_cb *cb, void *arg);
-void queue_purge(struct queue *q, store_cb *cb, void *arg);
 /* Hand out nothing any more, or (false) again. The reply is 1 when that changed something, else 0. */
 void queue_pause(struct queue *q, bool pause, store_cb *cb, void *arg);
 void queue_dlq_list(struct queue *q, uint64_t after, unsigned limit, store_cb *cb, void *arg);
@@ -218,6 +217,9 @@ void queues_list(struct queues *queues, struct str ns, struct str type, struct s
 typedef void count_cb(void *arg, enum err err, uint64_t count);
 void queue_dlq_move(struct queue *q, bool redrive, struct list ids, struct list message_ids,
 		    uint64_t limit, count_cb *cb, void *arg);
+
+/* Drop what is ready and delayed. */
+void queue_purge(struct queue *q, count_cb *cb, void *arg);
 
 /* Settings (`configure`): of the namespace when `q` is NULL. `set` says which to change, and `nil`
  * which to take back, in F() bits; the answer is what is now in force there. */

@@ -44,6 +44,7 @@ queue_send(struct queue *q, const struct agent_id *sender, const struct message 
 			? (uint8_t *)args_reserve(&t->digest_args, ITEM_DIGEST_LEN)
 			: NULL);
 	s->end = t->item_args.buf.len - 2; /* the argument's line end */
+	s->priority = message->priority == 9 ? 0 : message->priority == 5 ? 1 : 2;
 	t->sent_bytes += s->len;
 	t->has_ttl = t->has_ttl || has_ttl;
 }

@@ -56,7 +56,11 @@ queue_settle(struct queue *q, const struct token *token, const struct settle_how
 		t->settles = xrealloc(t->settles, t->max_settles * sizeof(*t->settles));
 	}
 	s = &t->settles[t->nsettles++];
-	*s = (struct tick_settle){ .cb = cb, .arg = arg, .kind = how->kind, .token = *token };
+	*s = (struct tick_settle){ .cb = cb,
+				   .arg = arg,
+				   .kind = how->kind,
+				   .permanent = how->permanent,
+				   .token = *token };
 	if (how->kind == SETTLE_ACK) {
 		t->acked_bytes += token->size;
 		return;

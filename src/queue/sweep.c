@@ -39,6 +39,17 @@ sweep_finish(struct sweep *s, enum err err, uint64_t again_us, bool lead)
 }
 
 static void
+sweep_count(struct queue *q, uint64_t taken, struct str told)
+{
+	uint64_t buried[3] = { 0 };
+
+	queue_count_buried(q, told, buried);
+	q->counts->visibility_expired[0] += taken;
+	if (taken > buried[STAT_DEAD_ATTEMPTS])
+		q->counts->retried[0] += taken - buried[STAT_DEAD_ATTEMPTS];
+}
+
+static void
 sweep_on_reply(void *arg, enum err err, const struct reply *reply)
 {
 	struct sweep *s = arg;
@@ -53,6 +64,7 @@ sweep_on_reply(void *arg, enum err err, const struct reply *reply)
 	}
 	store_saw_time(s->queue->queues->store, unpack_uint(head.p, 7));
 	s->count += unpack_uint(head.p + 14, 4);
+	sweep_count(s->queue, unpack_uint(head.p + 14, 4), reply_str(reply_at(reply, 1)));
 	if (unpack_uint(head.p + 18, 4) && s->queue->nparked) {
 		s->queue->look = true;
 		queue_mark_dirty(s->queue);

@@ -26,7 +26,7 @@ enum {
 	LEASE_BYTES = 7 + 7,
 	LEASED_RUN = 128,       /* in the width of a run */
 	LEASED_RUNS = 1u << 15, /* in the number of runs */
-	ANSWER_BYTES = 7 + 7 + 7 + 4 + 1,
+	ANSWER_BYTES = 7 + 7 + 7 + 4 + 2,
 	GROUP = 256, /* acks that share the name of their bucket, at most */
 };
 enum {
@@ -429,7 +429,7 @@ queues_on_turn_end(void *arg)
 
 /* The strings at the end of the answer, which are there only where they say something. */
 struct outcomes {
-	struct str settles, sends, deadlines, epoch, leases;
+	struct str settles, sends, deadlines, epoch, leases, buried;
 };
 
 static struct outcomes
@@ -448,7 +448,9 @@ read_outcomes(const struct reply *reply, unsigned flags)
 	if (flags & 64)
 		o.epoch = reply_str(reply_at(reply, at++));
 	if (flags & 128)
-		o.leases = reply_str(reply_at(reply, at));
+		o.leases = reply_str(reply_at(reply, at++));
+	if (flags & 256)
+		o.buried = reply_str(reply_at(reply, at));
 	return o;
 }
 
@@ -458,9 +460,59 @@ flag(struct str flags, unsigned i, char yes)
 	return i < flags.n && flags.p[i] == yes;
 }
 
+/*
+ * How long it was out: the token says when it would end, and `q` for how long it was given. What other brokers handed out is taken for the
+ * same.
+ */
+static void
+count_process(struct queue *q, const struct token *token, uint64_t now_us)
+{
+	uint64_t left_us = token->deadline_us > now_us ? token->deadline_us - now_us : 0;
+
+	if (token->width == token_width(q->visibility_us) && left_us <= q->visibility_us &&
+	    now_us >= q->mixed_until_us)
+		stat_hist_add(q->counts->process, stat_bounds[STAT_SLOW],
+			      q->visibility_us - left_us);
+}
+
+static void
+count_settle(struct queue *q, const struct tick_settle *s, uint64_t now_us)
+{
+	struct queue_counts *counts = q->counts;
+
+	switch (s->kind) {
+	case SETTLE_ACK:
+		counts->acked[0]++;
+		break;
+	case SETTLE_NACK:
+		counts->nacked[s->permanent ? STAT_PERMANENT : STAT_TRANSIENT]++;
+		break;
+	case SETTLE_FAIL:
+		counts->nacked[STAT_CONNECTION]++;
+		return;
+	case SETTLE_RELEASE:
+		counts->released[0]++;
+		return;
+	case SETTLE_EXTEND:
+		return;
+	}
+	count_process(q, &s->token, now_us);
+}
+
+/* Failed deliveries that did not end as dead letters. */
+static void
+count_retries(struct queue_counts *counts, uint64_t failed, const uint64_t buried[3])
+{
+	uint64_t ended = buried[STAT_DEAD_PERMANENT] + buried[STAT_DEAD_ATTEMPTS];
+
+	counts->retried[0] += failed > ended ? failed - ended : 0;
+}
+
 static void
 tell_settles(struct tick *t, enum err err, const struct outcomes *o)
 {
+	uint64_t now_us = store_now_us(t->queue->queues->store), failed = 0;
+	uint64_t buried[3] = { 0 };
 	size_t at = 0;
 
 	for (unsigned i = 0; i < t->nsettles; i++) {
@@ -471,19 +523,37 @@ tell_settles(struct tick *t, enum err err, const struct outcomes *o)
 			deadline = unpack_uint(o->deadlines.p + at, 7);
 			at += 7;
 		}
+		if (!err && !flag(o->settles, i, '0')) {
+			count_settle(t->queue, s, now_us);
+			failed += s->kind == SETTLE_NACK || s->kind == SETTLE_FAIL;
+		}
 		if (s->cb)
 			s->cb(s->arg, err, !err && !flag(o->settles, i, '0'), deadline);
 	}
+	queue_count_buried(t->queue, o->buried, buried);
+	count_retries(t->queue->counts, failed, buried);
 }
 
 static void
 tell_sends(struct tick *t, enum err err, const struct outcomes *o)
 {
-	for (unsigned i = 0; i < t->nsends; i++)
-		t->sends[i].cb(t->sends[i].arg, err,
-			       flag(o->sends, i, '1')   ? SENT_FULL
-			       : flag(o->sends, i, '2') ? SENT_DUPLICATE
-							: SENT_STORED);
+	struct queue_counts *counts = t->queue->counts;
+
+	for (unsigned i = 0; i < t->nsends; i++) {
+		const struct tick_send *s = &t->sends[i];
+		enum sent sent = flag(o->sends, i, '1')   ? SENT_FULL
+				 : flag(o->sends, i, '2') ? SENT_DUPLICATE
+							  : SENT_STORED;
+
+		if (!err && sent == SENT_STORED) {
+			counts->sent[s->priority]++;
+			stat_hist_add(process_stats.message_size, stat_bounds[STAT_SIZE],
+				      s->len);
+		} else if (!err) {
+			(sent == SENT_FULL ? counts->rejected : counts->deduplicated)[0]++;
+		}
+		s->cb(s->arg, err, sent);
+	}
 }
 
 struct handed {
@@ -503,6 +573,23 @@ handed_item(const struct tick *t, const struct reply *r)
 		return reply_str(r);
 	return (struct str){ t->item_args.buf.data + t->sends[i].end - t->sends[i].len,
 			     t->sends[i].len };
+}
+
+static void
+count_delivery(struct queue *q, const struct item *item, uint64_t visibility_us,
+	       uint64_t now_us)
+{
+	q->counts->delivered[0]++;
+	if (!item->attempts)
+		stat_hist_add(q->counts->wait, stat_bounds[STAT_SLOW],
+			      now_us > item->enqueued_us ? now_us - item->enqueued_us : 0);
+	if (visibility_us != q->visibility_us) {
+		if (q->visibility_us)
+			q->mixed_until_us =
+				now_us + (visibility_us > q->visibility_us ? visibility_us
+									   : q->visibility_us);
+		q->visibility_us = visibility_us;
+	}
 }
 
 static void
@@ -532,7 +619,9 @@ read_reservation(struct reservation *res, const struct tick *t, const struct tic
 			  log_uint("bytes", raw.n));
 		queue_settle(t->queue, &res->token, &how, NULL, NULL);
 		res->token.fence = 0;
+		return;
 	}
+	count_delivery(t->queue, &res->item, run->visibility_us, h->now_us);
 }
 
 /* Up to `n` reservations of one run for one receiver; what cannot be read is left out. */
@@ -680,7 +769,7 @@ tick_on_reply(void *arg, enum err err, const struct reply *reply)
 	if (!err) {
 		wake = unpack_uint(head.p + 14, 7);
 		left = unpack_uint(head.p + 21, 4);
-		flags = (uint8_t)head.p[25];
+		flags = (unsigned)unpack_uint(head.p + 25, 2);
 		outcomes = read_outcomes(reply, flags);
 		if (outcomes.epoch.n == 4)
 			t->epoch = (uint32_t)unpack_uint(outcomes.epoch.p, 4);

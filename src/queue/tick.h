@@ -5,6 +5,7 @@
 #include <sys/queue.h>
 #include <uthash.h>
 
+#include "base/stats.h"
 #include "queue/queue.h"
 
 /*
@@ -30,12 +31,14 @@ struct tick_send {
 	void *arg;
 	size_t end; /* of its item, in item_args */
 	uint32_t len;
+	uint8_t priority; /* 0 high, 1 normal, 2 low */
 };
 
 struct tick_settle {
 	settle_cb *cb;
 	void *arg;
 	enum settle kind;
+	bool permanent;
 	struct token token;
 	size_t from, len; /* in settle_args: what its kind needs besides the token */
 };
@@ -104,10 +107,11 @@ struct queue {
 	UT_hash_handle hh;
 	TAILQ_ENTRY(queue) dirty_link, idle_link, parked_link;
 	struct queues *queues;
-	char *base;                /* PREFIX:q:NAME, NAME = key of the hash */
-	size_t base_len, name_off; /* the name is base + name_off */
-	size_t ns_len;             /* of the namespace, encoded, in the name */
-	char *parts;               /* type, instance and namespace, decoded */
+	struct queue_counts *counts; /* kept */
+	char *base;                  /* PREFIX:q:NAME, NAME = key of the hash */
+	size_t base_len, name_off;   /* the name is base + name_off */
+	size_t ns_len;               /* of the namespace, encoded, in the name */
+	char *parts;                 /* type, instance and namespace, decoded */
 	size_t type_len, instance_len, plain_ns_len;
 	struct ticks ticks; /* not sent yet; the last one is open */
 	unsigned in_flight; /* calls of ticks */
@@ -119,6 +123,8 @@ struct queue {
 	uint64_t noted_until_us;  /* Redis knows until then that somebody waits here */
 	uint64_t others_at_us;    /* when to look again whether others were passed over */
 	uint64_t yields_until_us; /* they were: let them go first */
+	/* Of what is handed out here: when it was is known from its deadline, as long as all ask for the same. */
+	uint64_t visibility_us, mixed_until_us;
 	bool is_dirty, is_idle, look;
 };
 TAILQ_HEAD(queue_list, queue);
@@ -168,6 +174,8 @@ void queues_on_turn_end(void *arg);
 void queue_script(struct queue *q, enum script script, struct str first, struct args *more,
 		  store_cb *cb, void *arg);
 void args_policy(struct args *args, const struct queues *queues);
+/* What a script tells of those that became dead letters, >HHH by reason, or nothing: counted, and added to `buried`. */
+void queue_count_buried(struct queue *q, struct str told, uint64_t buried[3]);
 
 /* receive.c: what a call brought for one receiver. It is gone afterwards, or (false) still waits and is to
  * be parked. */

@@ -117,7 +117,9 @@ void
 registry_heartbeat(struct registry *r, struct str ns, const struct heartbeat *heartbeat,
 		   heartbeat_cb *cb, void *arg)
 {
-	char name[KEY_NAME_MAX];
+	char room[KEY_NAME_MAX];
+	struct str name = { room, key_name(room, ns, heartbeat->agent.type,
+					   heartbeat->agent.instance) };
 	struct beats *beats = r->open;
 
 	if (!beats) {
@@ -125,8 +127,8 @@ registry_heartbeat(struct registry *r, struct str ns, const struct heartbeat *he
 		args_str(&beats->args, str_of(r->prefix));
 		leave_soon(r);
 	}
-	args_str(&beats->args, (struct str){ name, key_name(name, ns, heartbeat->agent.type,
-							    heartbeat->agent.instance) });
+	agent_counts(name)->heartbeats[0]++;
+	args_str(&beats->args, name);
 	args_uint_if(&beats->args, heartbeat->has_incarnation, heartbeat->incarnation);
 	args_str(&beats->args, heartbeat->status);
 	args_str(&beats->args, heartbeat->state);

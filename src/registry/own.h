@@ -1,6 +1,7 @@
 #ifndef COORDD_REGISTRY_OWN_H
 #define COORDD_REGISTRY_OWN_H
 
+#include "base/stats.h"
 #include "registry/registry.h"
 
 /* Inside src/registry only. */
@@ -26,6 +27,9 @@ void args_agent(struct args *args, const struct registry *registry, struct str n
 void args_key(struct args *args, const struct registry *registry, const char *name);
 /* Append `v`, or nothing where it was not given. */
 void args_uint_if(struct args *args, bool is_given, uint64_t v);
+
+/* What is counted of the type of an agent, by the NAME of that. */
+struct agent_counts *agent_counts(struct str name);
 
 /* heartbeat.c */
 void heartbeats_init(struct registry *registry);

@@ -23,6 +23,8 @@ struct registering {
 	struct registry *registry;
 	register_cb *cb;
 	void *arg;
+	size_t name_len;
+	char name[KEY_NAME_MAX];
 };
 
 static void
@@ -38,8 +40,10 @@ register_on_reply(void *arg, enum err err, const struct reply *reply)
 
 	if (!err && !done.incarnation)
 		err = ERR_INTERNAL;
-	if (!err)
+	if (!err) {
+		agent_counts((struct str){ op->name, op->name_len })->registered[0]++;
 		wake(op->registry, reply_at(reply, 2), reply_at(reply, 3));
+	}
 	op->cb(op->arg, err, err ? NULL : &done);
 	free(op);
 }
@@ -84,6 +88,7 @@ registry_register(struct registry *r, struct str ns, const struct registration *
 	struct args args = { 0 };
 	struct buf b = { 0 };
 
+	op->name_len = key_name(op->name, ns, what->agent.type, what->agent.instance);
 	registry_flush(r);
 	op->registry = r;
 	op->cb = cb;

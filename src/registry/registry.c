@@ -1,8 +1,17 @@
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/mem.h"
 #include "registry/own.h"
 #include "store/keys.h"
+
+struct agent_counts *
+agent_counts(struct str name)
+{
+	const char *end = memrchr(name.p, ':', name.n);
+
+	return stat_find_agents((struct str){ name.p, end ? (size_t)(end - name.p) : name.n });
+}
 
 void
 args_key(struct args *args, const struct registry *registry, const char *name)

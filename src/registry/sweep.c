@@ -28,6 +28,8 @@ sweep_on_reply(void *arg, enum err err, const struct reply *reply)
 		err = ERR_INTERNAL;
 	if (!err) {
 		store_saw_time(r->store, now_us);
+		for (uint32_t i = 3; i < reply->count; i++)
+			agent_counts(reply_str(reply_at(reply, i)))->lost[0]++;
 		if (flags & DUE)
 			r->ops->on_wake(r->arg, now_us);
 	}

@@ -30,6 +30,7 @@
 #include "base/backoff.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/stats.h"
 #include "store/address.h"
 #include "store/clock.h"
 #include "store/refusal.h"
@@ -42,6 +43,8 @@ enum {
 	AUTH_PAUSE_US = 5000000, /* who asks again too soon locks the account */
 	LAYOUT_VERSION = 2,
 };
+
+_Static_assert((int)SCRIPT_COUNT <= STAT_SCRIPTS, "");
 
 struct call {
 	TAILQ_ENTRY(call) link;
@@ -112,6 +115,7 @@ static void
 tell(struct store *s, struct call *call, enum err err, const struct reply *reply)
 {
 	s->pending--;
+	process_stats.redis_commands[call->script][err]++;
 	if (err)
 		s->info.errors++;
 	call->cb(call->arg, err, reply);
@@ -680,11 +684,14 @@ on_reply(redisAsyncContext *ac, void *r, void *arg)
 	struct call *call = arg;
 	struct store *s = ac->data;
 	const struct reply *reply = reply_of(r);
+	uint64_t took_us;
 
 	if (!s || !reply)
 		return; /* the connection ends: link_down() told the call, or will */
 	TAILQ_REMOVE(&s->flying, call, link);
-	s->info.round_trip_ms = (double)(loop_now_us(s->loop) - call->sent_us) / 1e3;
+	took_us = loop_now_us(s->loop) - call->sent_us;
+	stat_hist_add(process_stats.redis_duration, stat_bounds[STAT_FAST], took_us);
+	s->info.round_trip_ms = (double)took_us / 1e3;
 	on_answer(s, call, reply);
 	if (!TAILQ_EMPTY(&s->flying))
 		return;

@@ -11,7 +11,7 @@
 #include "queue/pack.h"
 #include "queue/queue.h"
 
-enum { ROOM = 64, HANDED = 16, TICK_FIRST = 7, RUN_BYTES = 14, HEAD = 26 };
+enum { ROOM = 64, HANDED = 16, TICK_FIRST = 7, RUN_BYTES = 14, HEAD = 27 };
 #define NOW 1800000000000000ull
 
 struct kept {
@@ -119,7 +119,7 @@ run_tick(const struct fake_call *call)
 		pack_uint(out + HEAD + 2 * i, 2, n);
 	}
 	pack_uint(out + 21, 4, f.nready);
-	pack_uint(out + 25, 1, 8); /* what is settled stands behind the items */
+	pack_uint(out + 25, 2, 8); /* what is settled stands behind the items */
 	f.fence += handed;
 	items[handed] = fake_reply_str(f.fake, buf_str(&settled));
 	first = fake_reply_str(f.fake, (struct str){ out, HEAD + 2 * nrun });

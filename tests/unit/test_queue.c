@@ -108,8 +108,8 @@ run_tick(const struct fake_call *call)
 	to = pack_uint(to, 7, f.fence);
 	to = pack_uint(to, 7, NOW + 1000000);
 	to = pack_uint(to, 4, 0);
-	pack_uint(to, 1, 8 + 32); /* what is settled, and deadlines, stand behind the items */
-	buf_put(&first, bytes, 26);
+	pack_uint(to, 2, 8 + 32); /* what is settled, and deadlines, stand behind the items */
+	buf_put(&first, bytes, 27);
 	for (unsigned i = 0; i < nrun; i++) {
 		unsigned wanted = (unsigned)unpack_uint(call->args[6].p + 14 * i + 8, 2), n = 0;
 
@@ -572,7 +572,7 @@ start_operation(unsigned which)
 		queue_peek(f.q, 10, on_reply, &got);
 		break;
 	case 9:
-		queue_purge(f.q, on_reply, &got);
+		queue_purge(f.q, on_count, &got);
 		break;
 	case 10:
 		queue_dlq_list(f.q, 0, 10, on_reply, &got);

@@ -10,7 +10,7 @@
 #include "queue/pack.h"
 #include "queue/queue.h"
 
-enum { QUEUES = 3, ROOM = 3, HEAD = 26, SWEPT = 23, STATS = 9 * 7 + 1 + 5 + 4, YIELDS = 4 };
+enum { QUEUES = 3, ROOM = 3, HEAD = 27, SWEPT = 23, STATS = 9 * 7 + 1 + 5 + 4, YIELDS = 4 };
 #define NOW 1800000000000000ull
 
 static struct fixture {
@@ -54,7 +54,7 @@ run_tick(const struct fake_call *call)
 	to = pack_uint(to, 7, 0);
 	to = pack_uint(to, 7, 0);
 	to = pack_uint(to, 4, 0);
-	to = pack_uint(to, 1, yields ? YIELDS : 0);
+	to = pack_uint(to, 2, yields ? YIELDS : 0);
 	for (unsigned i = 0; i < nrun; i++) {
 		unsigned n = 0, wanted = (unsigned)unpack_uint(call->args[6].p + 14 * i + 8, 2);
 

@@ -3,7 +3,7 @@
 -- KEYS	[1] PREFIX:beats
 -- ARGV	[1] prefix  [2] forget after so many microseconds, 0: ten times the agent's ttl  [3] look at so many at most
 -- Reply [1] time  [2] when to look next, 0 never  [3] flags: 1 there is more to do now, 2 nobody has swept for a second: ask to lead
---	first, 4 queues have become due
+--	first, 4 queues have become due  [4...] the NAMEs of those that were found dead
 --
 -- PREFIX:beats tells when an agent may be dead at the earliest: a heartbeat leaves that alone, and here it is moved.
 -- include clock
@@ -17,6 +17,7 @@ end
 local most, after = tonumber(ARGV[3]), tonumber(ARGV[2])
 local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', format('%d', now), 'LIMIT', 0, most)
 local more, ended = #due == most, 0
+local reply = { now, 0, 0 }
 -- include event
 -- include end_leases
 -- include unsubscribe_all
@@ -38,6 +39,7 @@ for i = 1, #due do
 			pcall('ZADD', KEYS[1], look_at(at, ttl), agent)
 		else
 			pcall('HSET', key, 'live', 0, 'gone', format('%d', now))
+			reply[#reply + 1] = agent
 			pcall('ZADD', KEYS[1], look_at(now + forget_in, ttl), agent)
 			event(string.match(agent, '^[^:]*'), 'agent_expired', agent, a[6] or '', '', '')
 			if end_leases(agent, 'died') then
@@ -61,4 +63,5 @@ for i = 1, #due do
 	end
 end
 local first = pcall('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')
-return { now, tonumber(first[2] or 0), (more and 1 or 0) + (ended > 0 and 4 or 0) }
+reply[2], reply[3] = tonumber(first[2] or 0), (more and 1 or 0) + (ended > 0 and 4 or 0)
+return reply

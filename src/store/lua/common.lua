@@ -28,7 +28,7 @@ else
 		now, 0, 0, 0, 0, 0
 end
 local changed = false
-local buried -- see buried.lua
+local buried, told_buried -- see buried.lua
 
 -- Defined by helpers.lua, which tick includes only where it needs them: a function costs as much as a command.
 local LISTS, save, wake_by, settings, parts_of, failed_once_more, is_expired, list_of, bury, put_delayed, count_ready, recount, push_each, promote, ring

@@ -3,7 +3,7 @@
 -- KEYS	[1] base
 -- ARGV	[1] 1: now, in spite of the grace (recover_pending), else 0  [2] prefix  [3] namespace  [4] policy, as in tick
 -- Reply [1] >I7I7I4I4B: time, next wake, reservations taken back, ready, flags (1 there is more to do now,
---	2 nobody has swept for a second: ask to lead first)
+--	2 nobody has swept for a second: ask to lead first)  [2] >HHH how many became dead letters, if any did: permanent, attempts, expired
 -- include clock
 -- include common
 -- include helpers
@@ -192,7 +192,7 @@ if ready == 0 and reserved == 0 and not delayed[1] and pcall('ZCARD', base .. ':
 		pcall('DEL', base .. ':s', base .. ':b')
 		pcall('ZREM', P .. ':queues', name)
 		pcall('ZREM', P .. ':due', name)
-		return { pack('>I7I7I4I4B', now, 0, taken, 0, 0) }
+		return { pack('>I7I7I4I4B', now, 0, taken, 0, 0), told_buried }
 	end
 elseif forget_at <= now then
 	forget_at = now + policy[3]
@@ -212,4 +212,4 @@ if more then
 end
 pcall('ZADD', P .. ':due', wake, name)
 save()
-return { pack('>I7I7I4I4B', now, wake, taken, ready, more and 1 or 0) }
+return { pack('>I7I7I4I4B', now, wake, taken, ready, more and 1 or 0), told_buried }

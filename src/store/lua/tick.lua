@@ -18,8 +18,8 @@
 --	can be more than one) one more: N >BI7d and the error text (1 permanent, 2 with delay, 4 with error; delay; factor
 --	of jitter), R delay or '', X >I7I7 timeout and the deadline so far, F error
 --	then the digests (when the window is not 0), the items, the delays ('' for none)
--- Reply [1] >I7I7I7I4B: time, fence before the first, next wake, ready, flags (1 more are ready than fitted in the reply,
---	2 paused, 4 others were passed over: nothing was handed out, they are rung; 8, 16, 32, 64, 128 the last elements are there);
+-- Reply [1] >I7I7I7I4H: time, fence before the first, next wake, ready, flags (1 more are ready than fitted in the reply,
+--	2 paused, 4 others were passed over: nothing was handed out, they are rung; 8 to 256 the last elements are there);
 --	then >H for each run: how many it got
 --	[2...] what is handed out, in the order of the runs: an item, or, where it is one of this call's sends, its number
 --	then (8) a character for each settle: 1 done, 0 no such token; else all are done
@@ -28,6 +28,7 @@
 --	(64) >I4 the epoch, where it is not the one that was told
 --	(128) >I7I7 for each run of a heartbeat lease: the holder's incarnation (0: it is not there, not alive, or in another), and the
 --	number of its lease where it got something
+--	(256) >HHH how many became dead letters: permanent, attempts, expired
 --
 -- This is the hot path: no function and no table is made that the common case does not need, and no number is written
 -- out where text is at hand.
@@ -625,7 +626,11 @@ if other_epoch then
 end
 if leased then
 	reply[tail + 1] = leases
-	what = what + 128
+	tail, what = tail + 1, what + 128
 end
-reply[1] = pack('>I7I7I7I4B', how < 128 and now or 0, fence, wake, left, what) .. counts
+if told_buried then
+	reply[tail + 1] = told_buried
+	what = what + 256
+end
+reply[1] = pack('>I7I7I7I4H', how < 128 and now or 0, fence, wake, left, what) .. counts
 return reply
