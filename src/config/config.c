@@ -46,13 +46,23 @@ line_of(const char *file, struct yaml_at at, const char *text)
 	return line.data;
 }
 
+/* `key` may be NULL. */
 static void
-complain(struct loader *l, const char *file, struct yaml_at at, const char *text)
+complain(struct loader *l, const char *file, struct yaml_at at, const char *key,
+	 const char *text)
 {
 	struct config_errors *why = l->why;
 
-	if (why->n < CONFIG_ERRORS_KEPT)
-		why->list[why->n] = line_of(file, at, text);
+	if (why->n < CONFIG_ERRORS_KEPT) {
+		struct config_error *e = &why->list[why->n];
+
+		*e = (struct config_error){ .text = line_of(file, at, text),
+					    .file = xstrdup(file),
+					    .key = key ? xstrdup(key) : NULL,
+					    .line = at.line,
+					    .column = at.column };
+		e->message = e->text + strlen(e->text) - strlen(text);
+	}
 	if (!why->n++)
 		why->where = xstrdup(file);
 	else if (strcmp(why->where, file) != 0)
@@ -73,7 +83,7 @@ on_yaml_error(void *arg, struct yaml_at at, const char *text)
 {
 	struct loader *l = arg;
 
-	complain(l, l->file, at, text);
+	complain(l, l->file, at, NULL, text);
 }
 
 /* "PATH: TEXT". */
@@ -85,7 +95,7 @@ complain_option(struct loader *l, const char *file, struct yaml_at at, const cha
 
 	buf_printf(&line, "%s: %s", path, text);
 	buf_putc(&line, '\0');
-	complain(l, file, at, line.data);
+	complain(l, file, at, path, line.data);
 	buf_done(&line);
 }
 
@@ -95,7 +105,7 @@ config_errors_print(const struct config_errors *why, FILE *out)
 	for (unsigned i = 0; i < why->n_warnings; i++)
 		fprintf(out, "%s\n", why->warnings[i]);
 	for (unsigned i = 0; i < why->n && i < CONFIG_ERRORS_KEPT; i++)
-		fprintf(out, "%s\n", why->list[i]);
+		fprintf(out, "%s\n", why->list[i].text);
 	if (why->n)
 		fprintf(out, "%s%s%u error%s\n", why->is_mixed ? "" : why->where,
 			why->is_mixed ? "" : ": ", why->n, why->n == 1 ? "" : "s");
@@ -105,7 +115,9 @@ void
 config_errors_done(struct config_errors *why)
 {
 	for (unsigned i = 0; i < CONFIG_ERRORS_KEPT; i++) {
-		free(why->list[i]);
+		free(why->list[i].text);
+		free(why->list[i].file);
+		free(why->list[i].key);
 		free(why->warnings[i]);
 	}
 	free(why->where);
@@ -183,7 +195,8 @@ unknown_key(struct loader *l, struct yaml_at at, const char *prefix, const char 
 			 near);
 	else
 		snprintf(text, sizeof(text), "unknown key %s", quoted);
-	complain(l, l->file, at, text);
+	buf_putc(&path, '\0');
+	complain(l, l->file, at, path.data, text);
 	buf_done(&path);
 }
 
@@ -316,13 +329,13 @@ load_file(struct loader *l, const char *path)
 	l->is_open_to_all = false;
 	if (is_input ? read_input(l->source, &bytes, &why)
 		     : read_file(path, &bytes, &l->is_open_to_all, &why))
-		complain(l, l->file, (struct yaml_at){ 0 }, why.text);
+		complain(l, l->file, (struct yaml_at){ 0 }, NULL, why.text);
 	else
 		root = yaml_read(buf_str(&bytes), on_yaml_error, l);
 	if (root && root->kind == YAML_MAP)
 		apply_map(l, root, "");
 	else if (root && root->kind != YAML_NULL)
-		complain(l, l->file, root->at, "must be a map of keys");
+		complain(l, l->file, root->at, NULL, "must be a map of keys");
 	yaml_tree_free(root);
 	buf_done(&bytes);
 }
@@ -378,7 +391,7 @@ unknown_variable(struct loader *l, const char *path)
 		buf_putc(&text, '?');
 	}
 	buf_putc(&text, '\0');
-	complain(l, l->file, (struct yaml_at){ 0 }, text.data);
+	complain(l, l->file, (struct yaml_at){ 0 }, NULL, text.data);
 	buf_done(&text);
 }
 

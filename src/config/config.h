@@ -115,10 +115,16 @@ void config_source_done(struct config_source *source);
  */
 #define CONFIG_ERRORS_KEPT 20
 #define CONFIG_FLAGS       "command line" /* stands for FILE when a flag is wrong */
+struct config_error {
+	char *text;            /* the whole line */
+	const char *message;   /* the end of it, without the place */
+	char *file, *key;      /* as in it; `key` NULL where it is about none */
+	unsigned line, column; /* 0 no place */
+};
 struct config_errors {
 	unsigned n;          /* found; the first CONFIG_ERRORS_KEPT are kept */
 	unsigned n_warnings; /* the same; these refuse nothing */
-	char *list[CONFIG_ERRORS_KEPT];
+	struct config_error list[CONFIG_ERRORS_KEPT];
 	char *warnings[CONFIG_ERRORS_KEPT];
 	char *where;   /* the file that the first error is about */
 	bool is_mixed; /* others are about another */

@@ -669,6 +669,26 @@ START_TEST(errors_tell_their_place_and_what_was_meant)
 }
 END_TEST
 
+START_TEST(an_error_knows_what_it_is_about)
+{
+	ck_assert_int_eq(load("server: {max_conections: 5}\nlog:\n  level: loud\n- a\n"),
+			 ERR_BAD_REQUEST);
+	ck_assert_uint_eq(why.n, 1);
+	ck_assert_ptr_null(why.list[0].key); /* it is no YAML */
+	config_errors_done(&why);
+	ck_assert_int_eq(load("server: {max_conections: 5}\nlog:\n  level: loud\n"),
+			 ERR_BAD_REQUEST);
+	ck_assert_uint_eq(why.n, 2);
+	ck_assert_str_eq(why.list[0].key, "server.max_conections");
+	ck_assert_str_eq(why.list[0].file, path_of("a.yaml"));
+	ck_assert_uint_eq(why.list[0].line, 1);
+	ck_assert_uint_eq(why.list[0].column, 10);
+	ck_assert_str_eq(why.list[1].key, "log.level");
+	ck_assert_uint_eq(why.list[1].line, 3);
+	ck_assert_int_eq(strncmp(why.list[1].message, "log.level: ", 11), 0);
+}
+END_TEST
+
 START_TEST(all_errors_are_counted_and_the_first_twenty_kept)
 {
 	struct buf b = { 0 };
@@ -1261,6 +1281,7 @@ main(void)
 		       the_reference_file_is_what_print_defaults_prints_and_says_the_defaults);
 	tcase_add_test(tc, the_table_in_the_documentation_is_the_table);
 	tcase_add_test(tc, errors_tell_their_place_and_what_was_meant);
+	tcase_add_test(tc, an_error_knows_what_it_is_about);
 	tcase_add_test(tc, all_errors_are_counted_and_the_first_twenty_kept);
 	tcase_add_test(tc, values_must_fit_together);
 	tcase_add_test(tc, a_refused_configuration_changes_nothing);
