@@ -265,7 +265,7 @@ static bool
 is_same_bucket(const struct token *a, const struct token *b)
 {
 	return a->ends == b->ends && a->fence / 256 == b->fence / 256 && a->width == b->width &&
-	       a->epoch == b->epoch;
+	       a->epoch == b->epoch && a->lease == b->lease;
 }
 
 /* In the order of arrival; acks of one bucket that follow each other share its name. */

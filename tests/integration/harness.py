@@ -160,7 +160,7 @@ QUEUE_MESSAGE = {
 RECEIVED_MESSAGE = {
     "token": is_text,
     "queue_message": QUEUE_MESSAGE,
-    "visibility_deadline": is_time,
+    "visibility_deadline": (None, is_time),
     "fence": is_count,
 }
 QUEUE_STATS = {
@@ -409,7 +409,8 @@ class Received:
         check_shape(value, RECEIVED_MESSAGE, "received")
         check_queue_message(value["queue_message"])
         self.token, self.fence = value["token"], value["fence"]
-        self.deadline = seconds_of(value["visibility_deadline"])
+        deadline = value["visibility_deadline"]
+        self.deadline = None if deadline is None else seconds_of(deadline)
         queued = value["queue_message"]
         self.message = queued["message"]
         self.id = self.message["message_id"]
