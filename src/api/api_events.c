@@ -45,53 +45,25 @@ watcher_on_begun(void *arg, enum err err)
 	}
 }
 
-/* Begin a notification of `keys` keys besides these. */
+/* Begin a notification of `pairs` pairs besides this one. */
 static struct buf *
-put_event(const struct watcher *w, struct str kind, uint64_t at_us, uint32_t keys)
+put_event(const struct watcher *w, uint32_t pairs)
 {
 	struct buf *b = conn_output(w->session->conn);
 
 	rpc_put_notification(b, STR("event"));
-	mp_put_map(b, 3 + keys);
+	mp_put_map(b, 1 + pairs);
 	mp_put_lit(b, "watch_id");
 	mp_put_str(b, (struct str){ w->id, sizeof(w->id) });
-	mp_put_lit(b, "event");
-	mp_put_str(b, kind);
-	mp_put_lit(b, "at");
-	encode_time(b, at_us);
 	return b;
-}
-
-static void
-put_text(struct buf *b, const char *key, struct str value)
-{
-	mp_put_str(b, str_of(key));
-	if (value.n)
-		mp_put_str(b, value);
-	else
-		mp_put_nil(b);
 }
 
 static void
 watcher_on_event(void *arg, const struct watch_event *e)
 {
 	const struct watcher *w = arg;
-	bool is_dead = str_eq(e->kind, STR("message_dead"));
-	bool has_name = e->class != EVENT_QUEUE,
-	     has_reason = e->class == EVENT_BREAKER || is_dead;
-	struct buf *b = put_event(w, e->kind, e->at_us,
-				  (uint32_t)e->has_agent + has_name + has_reason + is_dead);
 
-	if (e->has_agent) {
-		mp_put_lit(b, "agent_id");
-		encode_agent(b, e->agent);
-	}
-	if (has_name)
-		put_text(b, "name", e->name);
-	if (is_dead)
-		put_text(b, "message_id", e->message_id);
-	if (has_reason)
-		put_text(b, "reason", e->reason);
+	encode_event(put_event(w, encode_event_pairs(e)), e);
 	conn_wrote(w->session->conn);
 }
 
@@ -99,8 +71,12 @@ static void
 watcher_on_lost(void *arg, uint64_t count)
 {
 	const struct watcher *w = arg;
-	struct buf *b = put_event(w, STR("lost"), store_now_us(w->session->api->store), 1);
+	struct buf *b = put_event(w, 3);
 
+	mp_put_lit(b, "event");
+	mp_put_lit(b, "lost");
+	mp_put_lit(b, "at");
+	encode_time(b, store_now_us(w->session->api->store));
 	mp_put_lit(b, "count");
 	if (count)
 		mp_put_uint(b, count);

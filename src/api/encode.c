@@ -348,3 +348,47 @@ encode_agent_info(struct buf *b, const struct agent_info *info)
 	put_value(b, "capabilities", info->capabilities, STR("\x90"));
 	put_value(b, "metadata", info->metadata, STR("\x80"));
 }
+
+static void
+put_text(struct buf *b, const char *key, struct str value)
+{
+	mp_put_str(b, str_of(key));
+	if (value.n)
+		mp_put_str(b, value);
+	else
+		mp_put_nil(b);
+}
+
+static bool
+event_has_reason(const struct watch_event *e)
+{
+	return e->class == EVENT_BREAKER || str_eq(e->kind, STR("message_dead"));
+}
+
+uint32_t
+encode_event_pairs(const struct watch_event *e)
+{
+	bool is_dead = str_eq(e->kind, STR("message_dead"));
+
+	return 2 + (uint32_t)e->has_agent + (e->class != EVENT_QUEUE) + event_has_reason(e) +
+	       is_dead;
+}
+
+void
+encode_event(struct buf *b, const struct watch_event *e)
+{
+	mp_put_lit(b, "event");
+	mp_put_str(b, e->kind);
+	mp_put_lit(b, "at");
+	encode_time(b, e->at_us);
+	if (e->has_agent) {
+		mp_put_lit(b, "agent_id");
+		encode_agent(b, e->agent);
+	}
+	if (e->class != EVENT_QUEUE)
+		put_text(b, "name", e->name);
+	if (str_eq(e->kind, STR("message_dead")))
+		put_text(b, "message_id", e->message_id);
+	if (event_has_reason(e))
+		put_text(b, "reason", e->reason);
+}

@@ -3,6 +3,7 @@
 
 #include "base/buf.h"
 #include "breaker/breaker.h"
+#include "events/events.h"
 #include "queue/queue.h"
 #include "registry/registry.h"
 
@@ -20,6 +21,9 @@ void encode_stats(struct buf *b, const struct queue_stats *stats, struct agent_i
 		  unsigned consumers);
 void encode_agent_info(struct buf *b, const struct agent_info *info);
 void encode_policy(struct buf *b, const struct queue_policy *policy);
+/* Of an event of section 5: how many pairs, and those pairs. */
+uint32_t encode_event_pairs(const struct watch_event *event);
+void encode_event(struct buf *b, const struct watch_event *event);
 extern const struct str breaker_state_names[];
 void encode_breaker(struct buf *b, struct str name, const struct breaker_info *info);
 

@@ -77,7 +77,7 @@ enum conn_state {
 };
 
 struct conn {
-	TAILQ_ENTRY(conn) link;  /* in `open`, then in `closed` */
+	TAILQ_ENTRY(conn) link;  /* in `open` or `inner`, then in `closed` */
 	TAILQ_ENTRY(conn) dirty; /* while `is_dirty` */
 	struct conns *conns;
 	void *user;
@@ -85,6 +85,8 @@ struct conn {
 	struct event *writable;  /* only while the socket takes no more */
 	struct tail *tail;       /* NULL while there is none */
 	struct address *address; /* NULL for Unix sockets */
+	conn_sink *sink;         /* NULL unless it is an inner one, without a socket */
+	void *sink_arg;
 	struct buf output;
 	size_t sent;      /* of `output` */
 	uint64_t dropped; /* sent before what `output` begins with */
@@ -115,7 +117,7 @@ struct conns {
 	struct conn_limits limits;
 	struct conn_ops ops;
 	void *arg;
-	struct conn_list open, dirty, closed;
+	struct conn_list open, inner, dirty, closed;
 	struct defer finish;
 	struct timer sweep;
 	uint64_t sweep_us; /* between two walks */
@@ -412,11 +414,28 @@ is_delivered(const struct conn *c)
 	return ioctl(c->fd, SIOCOUTQ, &left) == 0 && left == 0;
 }
 
+/* Nothing of an inner one's output waits. */
+static void
+conn_sink_all(struct conn *c)
+{
+	struct str bytes = { c->output.data + c->sent, unsent(c) };
+
+	c->sent = c->output.len;
+	if (bytes.n)
+		c->sink(c->sink_arg, bytes);
+	conn_drop_sent(c);
+}
+
 static void
 conn_flush(struct conn *c)
 {
 	struct loop *loop = c->conns->loop;
 	ssize_t n;
+
+	if (c->sink) {
+		conn_sink_all(c);
+		return;
+	}
 
 	while (unsent(c) && !c->has_finished) {
 		size_t asked = unsent(c);
@@ -571,18 +590,22 @@ conn_close(struct conn *c, enum conn_end why)
 		return;
 	c->state = CONN_CLOSED;
 	c->end = (uint8_t)why;
-	event_del(&c->event);
-	conn_watch_writable(c, false);
-	close(c->fd);
-	c->fd = -1;
 	if (c->is_dirty)
 		TAILQ_REMOVE(&conns->dirty, c, dirty);
 	c->is_dirty = false;
-	address_leave(c);
-	TAILQ_REMOVE(&conns->open, c, link);
-	conns->count--;
-	process_stats.connections[c->is_unix]--;
-	process_stats.connections_closed[why]++;
+	if (c->sink) {
+		TAILQ_REMOVE(&conns->inner, c, link);
+	} else {
+		event_del(&c->event);
+		conn_watch_writable(c, false);
+		close(c->fd);
+		c->fd = -1;
+		address_leave(c);
+		TAILQ_REMOVE(&conns->open, c, link);
+		conns->count--;
+		process_stats.connections[c->is_unix]--;
+		process_stats.connections_closed[why]++;
+	}
 	TAILQ_INSERT_TAIL(&conns->closed, c, link);
 	loop_defer(conns->loop, &conns->finish, conns_on_finish, conns);
 }
@@ -659,6 +682,35 @@ conns_accept(struct conns *conns, int fd, bool is_unix, const char *peer)
 	conn_read_more(c);
 	c->user = conns->ops.on_open(conns->arg, c);
 	return true;
+}
+
+struct conn *
+conns_open_inner(struct conns *conns, const char *peer, conn_sink *sink, void *arg)
+{
+	struct conn *c = xcalloc(1, sizeof(*c) + strlen(peer) + 1);
+
+	memcpy(c->peer, peer, strlen(peer) + 1);
+	c->conns = conns;
+	c->fd = -1;
+	c->sink = sink;
+	c->sink_arg = arg;
+	c->id = ++conns->last_id;
+	c->is_reading = true; /* there is no event to wait for one */
+	TAILQ_INSERT_TAIL(&conns->inner, c, link);
+	c->user = conns->ops.on_open(conns->arg, c);
+	return c;
+}
+
+bool
+conn_feed(struct conn *c, const uint8_t *frame, size_t n)
+{
+	return c->conns->ops.on_frame(c->user, frame, n);
+}
+
+void *
+conn_user(const struct conn *c)
+{
+	return c->user;
 }
 
 uint64_t
@@ -800,6 +852,7 @@ conns_new(struct loop *loop, const struct conn_limits *limits, const struct conn
 	conns->arg = arg;
 	conns->sweep_us = sweep_interval(limits);
 	TAILQ_INIT(&conns->open);
+	TAILQ_INIT(&conns->inner);
 	TAILQ_INIT(&conns->dirty);
 	TAILQ_INIT(&conns->closed);
 	timer_init(&conns->sweep, loop, conns_on_sweep, conns);
@@ -816,6 +869,8 @@ conns_free(struct conns *conns)
 		return;
 	while ((c = TAILQ_FIRST(&conns->open)))
 		conn_over(c, CONN_END_SERVER);
+	while ((c = TAILQ_FIRST(&conns->inner)))
+		conn_close(c, CONN_END_SERVER);
 	defer_cancel(conns->loop, &conns->finish);
 	conns_on_finish(conns);
 	loop_at_turn_end(conns->loop, TURN_CONNS, NULL, NULL);

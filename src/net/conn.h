@@ -75,6 +75,16 @@ unsigned conns_count(const struct conns *conns);
  * is answered with one `overloaded` error frame (msgid 0) if the socket takes it, closed, and
  * false returned. */
 bool conns_accept(struct conns *conns, int fd, bool is_unix, const char *peer);
+/*
+ * One without a socket, for requests from inside the process: conn_feed() is what it reads, and what is put into its output
+ * is given to `sink`, whole, in the turn it was put there, maybe inside conn_feed(); borrowed for the call. It is not
+ * counted, has no deadline, and ends with conn_close(), after which `sink` does not run, or with conns_free().
+ */
+typedef void conn_sink(void *arg, struct str bytes);
+struct conn *
+conns_open_inner(struct conns *conns, const char *peer, conn_sink *sink, void *arg);
+/* A whole frame to on_frame; false as there. */
+bool conn_feed(struct conn *conn, const uint8_t *frame, size_t n);
 /* Close each as CONN_END_SERVER once its output has left, or at the next conns_free(). */
 void conns_close_all(struct conns *conns);
 
@@ -101,6 +111,7 @@ void conn_close(struct conn *conn, enum conn_end why);
 uint64_t conn_id(const struct conn *conn);      /* counts from 1 in this process */
 const char *conn_peer(const struct conn *conn); /* "127.0.0.1:50122", "unix:pid=812,uid=0" */
 bool conn_is_unix(const struct conn *conn);
+void *conn_user(const struct conn *conn); /* what on_open returned */
 /* Who is at the other end of a Unix socket; false for others, and once it is closed. */
 bool conn_credentials(const struct conn *conn, pid_t *pid, uid_t *uid);
 

@@ -25,6 +25,7 @@
 
 /* What sockets for us are called; the second where nobody gave a name, the third from a unit without one. */
 static const char *const our_names[] = { "rpc", "unknown", "coordd.socket" };
+#define ADMIN_NAME "admin" /* those that another accepts on */
 
 union address {
 	struct sockaddr sa;
@@ -326,6 +327,8 @@ listener_begin(struct listener *l, const char *url, struct errmsg *why)
 		buf_printf(text, "tcp://%s", host);
 	}
 	*buf_reserve(text, 1) = '\0';
+	if (!l->all->conns)
+		return true;
 	l->event = event_new(loop_base(l->all->loop), l->fd, EV_READ | EV_PERSIST,
 			     listener_on_event, l);
 	if (!l->event)
@@ -454,8 +457,10 @@ open_all(struct listeners *all, const char *const *urls, unsigned n, unsigned un
 
 	for (unsigned i = 0; i < n; i++)
 		has_names |= is_passed(urls[i]);
+	if (!all->conns && !has_names && !adopt(all, ADMIN_NAME, why))
+		return false;
 	for (unsigned i = 0; i < sizeof(our_names) / sizeof(our_names[0]) && !has_names; i++)
-		if (!adopt(all, our_names[i], why))
+		if (all->conns && !adopt(all, our_names[i], why))
 			return false;
 	n_passed = all->n;
 	for (unsigned i = 0; i < n; i++) {
@@ -491,6 +496,25 @@ listeners_new(struct loop *loop, struct conns *conns, const char *const *urls, u
 		return NULL;
 	}
 	return all;
+}
+
+struct listeners *
+listeners_bind(struct loop *loop, const char *const *urls, unsigned n, unsigned unix_mode,
+	       int backlog, struct errmsg *why)
+{
+	return listeners_new(loop, NULL, urls, n, unix_mode, backlog, why);
+}
+
+unsigned
+listeners_count(const struct listeners *all)
+{
+	return all->n;
+}
+
+int
+listeners_fd(const struct listeners *all, unsigned i)
+{
+	return all->list[i].fd;
 }
 
 void

@@ -22,6 +22,11 @@ struct listeners;
 struct listeners *
 listeners_new(struct loop *loop, struct conns *conns, const char *const *urls, unsigned n,
 	      unsigned unix_mode, int backlog, struct errmsg *why);
+/* Likewise, with sockets named admin; the accepting on each is somebody else's. */
+struct listeners *listeners_bind(struct loop *loop, const char *const *urls, unsigned n,
+				 unsigned unix_mode, int backlog, struct errmsg *why);
+unsigned listeners_count(const struct listeners *listeners);
+int listeners_fd(const struct listeners *listeners, unsigned i);
 /* Stop accepting; Unix socket files are removed. */
 void listeners_free(struct listeners *listeners);
 /* The addresses in force, ports resolved, separated by blanks; lives as long as `listeners`. */
