@@ -21,7 +21,7 @@ MAKEFLAGS += --no-builtin-rules
 # --- what is built -----------------------------------------------------------------------------
 
 # All but the two main programs go into one archive, so that every test can link what it needs.
-lib_src   := $(sort $(wildcard $(foreach d,base proto config net store queue events registry breaker operate api client,src/$d/*.c)))
+lib_src   := $(sort $(wildcard $(foreach d,base proto config net store queue events registry breaker operate api admin client,src/$d/*.c)))
 main_src  := $(filter-out src/coordd.c,$(wildcard src/*.c))
 lib_src   += $(main_src)
 ctl_src   := $(sort $(wildcard src/ctl/*.c))
@@ -47,12 +47,11 @@ bench_bin := $(OUT)/bench/load
 
 # Empty, and silent, where pkg-config is still to be installed.
 pkg = $(shell pkg-config $1 2>/dev/null)
-event   := $(if $(call pkg,--modversion libevent_core),libevent_core,libevent)
+event   := $(if $(call pkg,--modversion libevent_core),libevent_core libevent_extra,libevent)
 msgpack := $(or $(call pkg,--libs msgpack),$(call pkg,--libs msgpack-c),-lmsgpackc)
 
-LIB_CFLAGS := $(call pkg,--cflags $(event) hiredis yaml-0.1 libcrypto)
-LIBS       := $(call pkg,--libs $(event) hiredis yaml-0.1 libcrypto) $(msgpack) -lm
-CTL_LIBS   := $(call pkg,--libs jansson)
+LIB_CFLAGS := $(call pkg,--cflags $(event) hiredis yaml-0.1 libcrypto jansson)
+LIBS       := $(call pkg,--libs $(event) hiredis yaml-0.1 libcrypto jansson) $(msgpack) -lm
 CHECK_LIBS := $(call pkg,--libs check)
 
 WARN := -Wall -Wextra -Wshadow -Wpointer-arith -Wstrict-prototypes -Wmissing-prototypes \
@@ -105,6 +104,7 @@ $(OUT)/gen/scripts_gen.h: src/store/lua/embed.awk $(lua)
 	@mkdir -p $(@D)
 	$(q)awk -f $^ >$@
 $(OUT)/src/store/script.o: $(gen)
+$(OUT)/src/admin/openapi.o: src/admin/openapi.json
 
 $(archive): $(call objects,$(lib_src))
 	$(call say,AR,$@)
@@ -116,7 +116,7 @@ $(OUT)/coordd: $(OUT)/src/coordd.o $(archive)
 
 $(OUT)/coordctl: $(call objects,$(ctl_src)) $(archive)
 	$(call say,LINK,$@)
-	$(q)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS) $(CTL_LIBS)
+	$(q)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS)
 
 $(OUT)/unit/%: $(OUT)/tests/unit/%.o $(call objects,$(tlib_src)) $(archive)
 	$(call say,LINK,$@)

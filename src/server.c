@@ -80,6 +80,8 @@ server_note_state(struct server *srv)
 		  log_text("to", server_state_names[state]));
 	srv->state = state;
 	service_note(srv->service, service_phases[state]);
+	if (srv->admin)
+		admin_note_state(srv->admin, server_state_names[state]);
 }
 
 /* Redis ------------------------------------------------------------------------------------------ */
@@ -99,6 +101,7 @@ announce(void *arg)
 	timer_clear(&srv->announce);
 	store_info(srv->store, &info);
 	log_event(LOG_SERVER_READY, log_text("listen", listeners_text(srv->listeners)),
+		  log_text("admin", srv->admin ? admin_text(srv->admin) : ""),
 		  log_text("redis", info.ready ? info.version : "down"),
 		  log_text("version", COORDD_VERSION));
 	if (info.ready && strcmp(store_durability(&info, message, sizeof(message)), "ok") != 0)
@@ -286,6 +289,41 @@ api_config(const struct config *cfg)
 	};
 }
 
+static struct admin_config
+admin_config(const struct config *cfg)
+{
+	return (struct admin_config){
+		.http = {
+			.header_timeout_us = cfg->admin.header_timeout_us,
+			.idle_timeout_us = cfg->admin.idle_timeout_us,
+			.max_connections = cfg->admin.max_connections,
+			.max_streams = cfg->admin.max_streams,
+			.max_header = cfg->admin.max_header,
+			.max_body = cfg->admin.max_body,
+			.allow_hosts = (const char *const *)cfg->admin.allow_hosts.items,
+			.n_allow_hosts = cfg->admin.allow_hosts.n,
+		},
+		.write = cfg->admin.write,
+		.operators = (const char *const *)cfg->admin.operators.items,
+		.n_operators = cfg->admin.operators.n,
+		.show_payloads = cfg->admin.show_payloads,
+	};
+}
+
+static bool
+open_admin(struct server *srv, struct errmsg *why)
+{
+	const struct config *cfg = srv->cfg;
+	struct admin_parts parts = { srv->loop, srv->store, srv->events, srv->api };
+	struct admin_config config = admin_config(cfg);
+
+	if (!cfg->admin.enabled)
+		return true;
+	srv->admin = admin_new(&parts, &config, (const char *const *)cfg->admin.listen.items,
+			       cfg->admin.listen.n, cfg->server.unix_mode, why);
+	return srv->admin != NULL;
+}
+
 static void
 name_instance(struct server *srv)
 {
@@ -391,7 +429,7 @@ server_start(struct server *srv, struct errmsg *why)
 	srv->listeners = listeners_new(
 		srv->loop, srv->conns, (const char *const *)cfg->server.listen.items,
 		cfg->server.listen.n, cfg->server.unix_mode, (int)cfg->server.backlog, why);
-	if (!srv->listeners)
+	if (!srv->listeners || !open_admin(srv, why))
 		return EXIT_CANNOT_BIND;
 	if (!listeners_are_local(srv->listeners)) {
 		errmsg_set(
@@ -430,6 +468,7 @@ static void
 server_free(struct server *srv)
 {
 	listeners_free(srv->listeners);
+	admin_free(srv->admin); /* its calls and watches are gone */
 	conns_free(srv->conns);
 	bell_free(srv->bell);
 	link_free(srv->store); /* what is left of operations is told now */

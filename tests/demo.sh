@@ -86,6 +86,8 @@ cd "$dir"
 PATH=$bin:$PATH
 export COORDCTL_SERVER=unix://$dir/coordd.sock NO_COLOR=1
 cat >coordd.yaml <<END
+admin:
+  listen: [unix://$dir/admin.sock]
 server:
   listen:
     - $COORDCTL_SERVER

@@ -131,11 +131,14 @@ static enum err
 check_addresses(const struct loader *l, const struct config_option *o, struct errmsg *why)
 {
 	const struct config_checks *checks = l->source->checks;
-	const struct config_list *listen = &l->next.server.listen;
+	bool is_admin = o->offset == offsetof(struct config, admin.listen);
+	const struct config_list *listen =
+		is_admin ? &l->next.admin.listen : &l->next.server.listen;
 
 	if (!checks)
 		return OK;
-	if (checks->listen && o->offset == offsetof(struct config, server.listen)) {
+	if (checks->listen &&
+	    (is_admin || o->offset == offsetof(struct config, server.listen))) {
 		for (unsigned i = 0; i < listen->n; i++) {
 			if (!checks->listen(listen->items[i], why))
 				return ERR_BAD_REQUEST;

@@ -34,6 +34,13 @@ struct config {
 		bool portable_payloads;
 	} limits;
 	struct {
+		struct config_list listen, allow_hosts, operators;
+		enum config_write { WRITE_NEVER, WRITE_UNIX, WRITE_ALWAYS } write;
+		uint64_t header_timeout_us, idle_timeout_us, max_header, max_body;
+		unsigned max_connections, max_streams;
+		bool enabled, show_payloads;
+	} admin;
+	struct {
 		char *url, *username, *password, *password_file, *key_prefix;
 		uint64_t connect_timeout_us, command_timeout_us, reconnect_min_us,
 			reconnect_max_us;

@@ -766,6 +766,7 @@ class Broker(Process):
         super().__init__("broker")
         self.log_path = self.directory / "log"
         self.unix_path = self.directory / "c.sock"
+        self.admin_path = self.directory / "a.sock"
         self.config_path = self.directory / "coordd.yaml"
         self.arguments = list(arguments)
         self.environment = {**os.environ, **(environment or {})}
@@ -776,6 +777,7 @@ class Broker(Process):
                 "server": {
                     "listen": ["tcp://127.0.0.1:0", "tcp://[::1]:0", f"unix://{self.unix_path}"]
                 },
+                "admin": {"listen": ["tcp://127.0.0.1:0", f"unix://{self.admin_path}"]},
                 "redis": {"url": redis_url} if redis_url else {},
                 "log": {"level": "debug", "format": "logfmt", "file": str(self.log_path)},
             },
@@ -783,6 +785,7 @@ class Broker(Process):
         )
         self.config = {key: value for key, value in self.config.items() if value != {}}
         self.listen = []
+        self.admin = []
         self._checked = 0  # log lines looked at by check()
 
     def start(self):
@@ -798,6 +801,7 @@ class Broker(Process):
 
         line = wait_until(ready, 10, "coordd is ready")
         self.listen = line["listen"].split()
+        self.admin = line["admin"].split()
         return self
 
     def launch(self):
