@@ -115,7 +115,7 @@ on_request(void *arg, struct http_request *req)
 		problem_say(req, 400, err_code(why.err), "%s", why.text);
 	else if (!asked.route)
 		no_such_route(req, allow);
-	else if (asked.route->access == ROUTE_READ || may_write(a, req))
+	else if (asked.route->access != ROUTE_WRITE || may_write(a, req))
 		handlers[asked.route - routes](a, req, &asked);
 	buf_done(&text);
 }

@@ -82,12 +82,25 @@ put_named_agent(struct buf *b, const char *key, const char *what, struct str nam
 	return OK;
 }
 
+static bool
+read_count(struct str s, uint64_t *out)
+{
+	*out = 0;
+	for (size_t i = 0; i < s.n; i++) {
+		if (s.p[i] < '0' || s.p[i] > '9')
+			return false;
+		*out = *out * 10 + (uint64_t)(s.p[i] - '0');
+	}
+	return s.n && s.n < 19;
+}
+
 static enum err
 put_path(struct buf *b, uint32_t *n, const struct asked *asked, struct errmsg *why)
 {
 	const struct route_match *m = &asked->match;
 	const struct str *parts = m->parts;
 	enum err err = OK;
+	uint64_t id;
 
 	if (m->have & 1u << PART_queue) {
 		err = put_named_agent(b, "agent", "the queue", parts[PART_queue], asked->text,
@@ -103,6 +116,14 @@ put_path(struct buf *b, uint32_t *n, const struct asked *asked, struct errmsg *w
 		mp_put_str(b, parts[PART_name]);
 		++*n;
 	}
+	if (m->have & 1u << PART_connection) {
+		if (!read_count(parts[PART_connection], &id))
+			return errmsg_set(why, ERR_BAD_REQUEST,
+					  "the id of a connection is a whole number");
+		mp_put_lit(b, "id");
+		mp_put_uint(b, id);
+		++*n;
+	}
 	if (m->have & 1u << PART_dead) {
 		mp_put_lit(b, "ids");
 		mp_put_array(b, 1);
@@ -110,18 +131,6 @@ put_path(struct buf *b, uint32_t *n, const struct asked *asked, struct errmsg *w
 		++*n;
 	}
 	return err;
-}
-
-static bool
-read_count(struct str s, uint64_t *out)
-{
-	*out = 0;
-	for (size_t i = 0; i < s.n; i++) {
-		if (s.p[i] < '0' || s.p[i] > '9')
-			return false;
-		*out = *out * 10 + (uint64_t)(s.p[i] - '0');
-	}
-	return s.n && s.n < 19;
 }
 
 static enum err
@@ -188,10 +197,18 @@ ask_begin(struct admin *a, struct http_request *req, const struct asked *asked,
 	  bool hides_payloads)
 {
 	struct str ns = asked->query.values[QUERY_namespace];
+	struct api_call_how how = {
+		.as_operator = asked->route->access != ROUTE_READ,
+		.peer = http_peer(req),
+		.uid = (uid_t)-1,
+		.namespace = ns,
+		.method = str_of(asked->route->method),
+	};
 	struct buf params = { 0 };
 	struct errmsg why;
 	struct ask *ask;
 
+	http_peer_uid(req, &how.uid);
 	if (asked->query.have & Q(namespace) && !ns.n) {
 		problem_say(req, 400, "bad_request", "namespace must not be empty");
 	} else if (put_params(&params, req, asked, &why)) {
@@ -203,9 +220,7 @@ ask_begin(struct admin *a, struct http_request *req, const struct asked *asked,
 		ask->route = asked->route;
 		ask->how.hides_payloads = hides_payloads;
 		TAILQ_INSERT_TAIL(&a->asks, ask, link);
-		ask->call =
-			api_call(a->parts.api, asked->route->access == ROUTE_WRITE, ns,
-				 str_of(asked->route->method), buf_str(&params), ask_done, ask);
+		ask->call = api_call(a->parts.api, &how, buf_str(&params), ask_done, ask);
 	}
 	buf_done(&params);
 }

@@ -10,13 +10,13 @@
 /* Paths and queries against routes.def and queries.def. Pure text: what is matched is decoded
  * into a buffer of the caller, which must have room for twice what path and query are long, as it may not move. */
 
-enum route_access { ROUTE_READ, ROUTE_WRITE };
+enum route_access { ROUTE_READ, ROUTE_INSPECT, ROUTE_WRITE };
 enum route_shape {
 	SHAPE_OWN,
 	SHAPE_PLAIN,
 	SHAPE_PAGE,
 	SHAPE_ITEMS,
-	SHAPE_NAMES,
+	SHAPE_ROWS,
 	SHAPE_AGENTS,
 	SHAPE_VALUE,
 	SHAPE_GONE

@@ -57,7 +57,9 @@ put_next(struct buf *b, const struct route *route, struct str last)
 		json_put_str(b, buf_str(&text));
 		buf_done(&text);
 	} else {
-		json_put_str(b, text_of(last, "name"));
+		struct mp m = mp_of(value_of(last, route->key));
+
+		json_put(b, &m, &(struct json_how){ false });
 	}
 }
 
@@ -116,7 +118,7 @@ shape_put(struct buf *b, const struct route *route, struct str result,
 		buf_putc(b, '}');
 		break;
 	case SHAPE_ITEMS:
-	case SHAPE_NAMES:
+	case SHAPE_ROWS:
 	case SHAPE_AGENTS:
 		put_rows(b, route, result, how);
 		break;

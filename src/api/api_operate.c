@@ -177,7 +177,7 @@ api_list_connections(struct session *s, const struct rpc *rpc, struct params *p,
 	(void)why;
 	rows_init(&rows, s->api);
 	TAILQ_FOREACH (each, &s->api->sessions, link) {
-		if (!each->conn || conn_id(each->conn) <= after)
+		if (!each->conn || conn_is_inner(each->conn) || conn_id(each->conn) <= after)
 			continue;
 		if (rows.n == limit)
 			break;
@@ -197,7 +197,7 @@ api_close_connection(struct session *s, const struct rpc *rpc, struct params *p,
 
 	(void)why;
 	TAILQ_FOREACH (each, &s->api->sessions, link)
-		if (each->conn && conn_id(each->conn) == p->id)
+		if (each->conn && !conn_is_inner(each->conn) && conn_id(each->conn) == p->id)
 			break;
 	mp_put_bool(session_reply(s, rpc), each);
 	if (each == s)

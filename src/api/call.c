@@ -106,16 +106,20 @@ say_hello(struct api_call *call, struct str ns)
 {
 	struct buf params = { 0 };
 
-	mp_put_map(&params, 1);
-	mp_put_lit(&params, "namespace");
-	mp_put_str(&params, ns);
+	mp_put_map(&params, ns.n ? 2 : 1);
+	mp_put_lit(&params, "client");
+	mp_put_lit(&params, "http");
+	if (ns.n) {
+		mp_put_lit(&params, "namespace");
+		mp_put_str(&params, ns);
+	}
 	feed(call, MSGID_HELLO, STR("hello"), buf_str(&params));
 	buf_done(&params);
 }
 
 struct api_call *
-api_call(struct api *api, bool as_operator, struct str ns, struct str method, struct str params,
-	 api_call_cb *cb, void *arg)
+api_call(struct api *api, const struct api_call_how *how, struct str params, api_call_cb *cb,
+	 void *arg)
 {
 	struct api_call *call = xcalloc(1, sizeof(*call));
 	struct session *s;
@@ -123,13 +127,12 @@ api_call(struct api *api, bool as_operator, struct str ns, struct str method, st
 	call->api = api;
 	call->cb = cb;
 	call->arg = arg;
-	call->conn = conns_open_inner(api->conns, "admin", call_on_output, call);
+	call->conn = conns_open_inner(api->conns, how->peer, how->uid, call_on_output, call);
 	s = conn_user(call->conn);
-	s->role = as_operator ? ROLE_OPERATOR : ROLE_VIEWER;
-	if (ns.n)
-		say_hello(call, ns);
-	if (!ns.n || s->said_hello)
-		feed(call, MSGID_CALL, method, params);
+	s->role = how->as_operator ? ROLE_OPERATOR : ROLE_VIEWER;
+	say_hello(call, how->namespace);
+	if (s->said_hello)
+		feed(call, MSGID_CALL, how->method, params);
 	return call; /* a hello that was refused is the answer */
 }
 

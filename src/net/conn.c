@@ -87,6 +87,7 @@ struct conn {
 	struct address *address; /* NULL for Unix sockets */
 	conn_sink *sink;         /* NULL unless it is an inner one, without a socket */
 	void *sink_arg;
+	uid_t uid; /* of an inner one */
 	struct buf output;
 	size_t sent;      /* of `output` */
 	uint64_t dropped; /* sent before what `output` begins with */
@@ -685,7 +686,7 @@ conns_accept(struct conns *conns, int fd, bool is_unix, const char *peer)
 }
 
 struct conn *
-conns_open_inner(struct conns *conns, const char *peer, conn_sink *sink, void *arg)
+conns_open_inner(struct conns *conns, const char *peer, uid_t uid, conn_sink *sink, void *arg)
 {
 	struct conn *c = xcalloc(1, sizeof(*c) + strlen(peer) + 1);
 
@@ -694,6 +695,8 @@ conns_open_inner(struct conns *conns, const char *peer, conn_sink *sink, void *a
 	c->fd = -1;
 	c->sink = sink;
 	c->sink_arg = arg;
+	c->uid = uid;
+	c->accepted_us = c->read_us = loop_now_us(conns->loop);
 	c->id = ++conns->last_id;
 	c->is_reading = true; /* there is no event to wait for one */
 	TAILQ_INSERT_TAIL(&conns->inner, c, link);
@@ -705,6 +708,12 @@ bool
 conn_feed(struct conn *c, const uint8_t *frame, size_t n)
 {
 	return c->conns->ops.on_frame(c->user, frame, n);
+}
+
+bool
+conn_is_inner(const struct conn *c)
+{
+	return c->sink != NULL;
 }
 
 void *
@@ -737,6 +746,11 @@ conn_credentials(const struct conn *c, pid_t *pid, uid_t *uid)
 	struct ucred cred = { 0, 0, 0 };
 	socklen_t len = sizeof(cred);
 
+	if (c->sink) {
+		*pid = 0;
+		*uid = c->uid;
+		return c->uid != (uid_t)-1;
+	}
 	if (!c->is_unix || c->fd < 0 || getsockopt(c->fd, SOL_SOCKET, SO_PEERCRED, &cred, &len))
 		return false;
 	*pid = cred.pid;

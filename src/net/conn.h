@@ -79,10 +79,12 @@ bool conns_accept(struct conns *conns, int fd, bool is_unix, const char *peer);
  * One without a socket, for requests from inside the process: conn_feed() is what it reads, and what is put into its output
  * is given to `sink`, whole, in the turn it was put there, maybe inside conn_feed(); borrowed for the call. It is not
  * counted, has no deadline, and ends with conn_close(), after which `sink` does not run, or with conns_free().
+ * `peer` and `uid` are of whom it serves; the latter (uid_t)-1 when nobody knows.
  */
 typedef void conn_sink(void *arg, struct str bytes);
 struct conn *
-conns_open_inner(struct conns *conns, const char *peer, conn_sink *sink, void *arg);
+conns_open_inner(struct conns *conns, const char *peer, uid_t uid, conn_sink *sink, void *arg);
+bool conn_is_inner(const struct conn *conn);
 /* A whole frame to on_frame; false as there. */
 bool conn_feed(struct conn *conn, const uint8_t *frame, size_t n);
 /* Close each as CONN_END_SERVER once its output has left, or at the next conns_free(). */
