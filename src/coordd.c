@@ -38,6 +38,7 @@ static const char help[] =
 	"      --set KEY=VALUE         override one key, as in --set log.level=debug "
 	"(repeatable)\n"
 	"      --embedded-redis [DIR]  run a private redis-server, its data in DIR\n"
+	"      --require-redis         exit with 69 when Redis is not there at the start\n"
 	"  -l, --log-level LEVEL       debug, info, notice, warning or error\n"
 	"  -q                          as --log-level warning; with --test, say nothing when "
 	"all is well\n"
@@ -50,7 +51,7 @@ static const char help[] =
 	"A flag wins over the environment (COORDD_LOG__LEVEL is log.level), that over a file,\n"
 	"a file over the default.\n";
 
-enum { OPT_SET = 256, OPT_EMBEDDED, OPT_DEFAULTS, OPT_VERSION };
+enum { OPT_SET = 256, OPT_EMBEDDED, OPT_REQUIRE, OPT_DEFAULTS, OPT_VERSION };
 
 static const struct option longs[] = {
 	{ "config", required_argument, NULL, 'c' },
@@ -58,6 +59,7 @@ static const struct option longs[] = {
 	{ "print-config", no_argument, NULL, 'T' },
 	{ "set", required_argument, NULL, OPT_SET },
 	{ "embedded-redis", optional_argument, NULL, OPT_EMBEDDED },
+	{ "require-redis", no_argument, NULL, OPT_REQUIRE },
 	{ "log-level", required_argument, NULL, 'l' },
 	{ "foreground", no_argument, NULL, 'f' },
 	{ "print-defaults", no_argument, NULL, OPT_DEFAULTS },
@@ -138,6 +140,9 @@ read_option(struct arguments *a, int c, char **argv)
 			optarg = argv[optind++];
 		if (optarg)
 			add_set(a, "redis.embedded.directory", optarg);
+		return EX_OK;
+	case OPT_REQUIRE:
+		add_set(a, "redis.require_at_start", "true");
 		return EX_OK;
 	case OPT_DEFAULTS:
 		a->wants_defaults = true;
@@ -251,8 +256,9 @@ run(const struct arguments *a)
 
 	if (config_load(&cfg, &source, &why)) {
 		config_errors_print(&why, stderr);
-		status = !why.is_mixed && !strcmp(why.where, CONFIG_FLAGS) ? EX_USAGE
-									   : EX_CONFIG;
+		status = why.is_about_rights && why.n == 1                   ? EX_NOPERM
+			 : !why.is_mixed && !strcmp(why.where, CONFIG_FLAGS) ? EX_USAGE
+									     : EX_CONFIG;
 	} else if (a->wants_config) {
 		config_errors_print(&why, stderr);
 		config_print(&cfg, stdout);

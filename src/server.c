@@ -14,13 +14,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sysexits.h>
 
 #include "base/id.h"
 #include "base/log.h"
 #include "net/passed.h"
 #include "own.h"
 
-enum { EXIT_CANNOT_BIND = 69, EXIT_INTERNAL = 70, EXIT_CONFIG = 78 };
 enum {
 	SPARE_FDS = 64,
 	ANNOUNCE_MAX_US = 5000000, /* whoever started us waits for it */
@@ -86,6 +86,17 @@ server_note_state(struct server *srv)
 
 /* Redis ------------------------------------------------------------------------------------------ */
 
+/* It cannot serve, and leaves. Whoever started it by hand reads why, wherever the log is. */
+static void
+server_fail(struct server *srv, int status, const char *why)
+{
+	srv->status = status;
+	log_event(LOG_SERVER_FAILED, log_text("reason", why), log_int("status", status));
+	if (*log_file())
+		fprintf(stderr, "coordd: %s\n", why);
+	loop_stop(srv->loop);
+}
+
 /* Say once that we serve: when Redis is there, or when it has had its time. */
 static void
 announce(void *arg)
@@ -93,13 +104,19 @@ announce(void *arg)
 	struct server *srv = arg;
 	struct store_info info;
 	char message[200];
+	struct errmsg why;
 
 	if (srv->is_announced)
 		return;
+	store_info(srv->store, &info);
+	if (!info.ready && srv->cfg->redis.require_at_start) {
+		errmsg_set(&why, ERR_UNSENT, "Redis is not there: %s", info.problem);
+		server_fail(srv, EX_UNAVAILABLE, why.text);
+		return;
+	}
 	srv->is_announced = true;
 	server_note_state(srv);
 	timer_clear(&srv->announce);
-	store_info(srv->store, &info);
 	log_event(LOG_SERVER_READY, log_text("listen", listeners_text(srv->listeners)),
 		  log_text("admin", srv->admin ? admin_text(srv->admin) : ""),
 		  log_text("redis", info.ready ? info.version : "down"),
@@ -133,9 +150,7 @@ on_redis_refused(void *arg, const char *why)
 
 	if (srv->is_announced)
 		return;
-	fprintf(stderr, "coordd: %s\n", why);
-	srv->status = EXIT_CONFIG;
-	loop_stop(srv->loop);
+	server_fail(srv, EX_CONFIG, why);
 }
 
 static const struct link_ops link_ops = { on_redis_ready, on_redis_down, on_redis_refused };
@@ -286,6 +301,7 @@ api_config(const struct config *cfg)
 		.visibility_us = cfg->queues.defaults.visibility_timeout_us,
 		.audit = cfg->audit.enabled,
 		.audit_keep = cfg->audit.keep,
+		.slow_request_us = cfg->log.slow_request_us,
 	};
 }
 
@@ -390,7 +406,23 @@ raise_descriptors(const struct config *cfg)
 			  log_text("hint", "raise LimitNOFILE"));
 }
 
+/* What a start fails of, as an exit status. */
 static int
+status_of(enum err err)
+{
+	switch (err) {
+	case ERR_UNSENT: /* an address, a directory: another has it */
+		return EX_UNAVAILABLE;
+	case ERR_FORBIDDEN: /* a file, a directory, a socket's file */
+		return EX_CANTCREAT;
+	case ERR_INTERNAL: /* a process, a pipe */
+		return EX_OSERR;
+	default:
+		return EX_CONFIG;
+	}
+}
+
+static enum err
 server_start(struct server *srv, struct errmsg *why)
 {
 	const struct config *cfg = srv->cfg;
@@ -406,7 +438,7 @@ server_start(struct server *srv, struct errmsg *why)
 	struct api_config api = api_config(cfg);
 
 	if (!open_store(srv, why))
-		return why->err == ERR_INTERNAL ? EXIT_INTERNAL : EXIT_CONFIG;
+		return why->err;
 	srv->queues = queues_new(srv->loop, srv->store, cfg->redis.key_prefix, srv->instance_id,
 				 &policy, cfg->limits.max_frame, &queues_ops, srv);
 	srv->events = events_new(srv->loop, srv->store, cfg->redis.key_prefix);
@@ -430,20 +462,18 @@ server_start(struct server *srv, struct errmsg *why)
 		srv->loop, srv->conns, (const char *const *)cfg->server.listen.items,
 		cfg->server.listen.n, cfg->server.unix_mode, (int)cfg->server.backlog, why);
 	if (!srv->listeners || !open_admin(srv, why))
-		return EXIT_CANNOT_BIND;
-	if (!listeners_are_local(srv->listeners)) {
-		errmsg_set(
+		return why->err == ERR_FORBIDDEN ? ERR_FORBIDDEN : ERR_UNSENT;
+	if (!listeners_are_local(srv->listeners))
+		return errmsg_set(
 			why, ERR_BAD_REQUEST,
 			"%.200s: a socket that was passed is open to other machines; without "
 			"authentication only loopback addresses and Unix sockets are served",
 			listeners_text(srv->listeners));
-		return EXIT_CONFIG;
-	}
 	passed_close_rest();
 	timer_set(&srv->announce, cfg->redis.connect_timeout_us < ANNOUNCE_MAX_US
 					  ? cfg->redis.connect_timeout_us
 					  : ANNOUNCE_MAX_US);
-	return 0;
+	return OK;
 }
 
 static void
@@ -497,10 +527,11 @@ server_run(const struct config *cfg)
 {
 	struct server srv = { .cfg = cfg, .loop = loop_new() };
 	struct errmsg why = { 0 };
+	enum err err;
 
 	if (!srv.loop) {
 		fputs("coordd: no event loop\n", stderr);
-		return EXIT_INTERNAL;
+		return EX_OSERR;
 	}
 	timer_init(&srv.stopping, srv.loop, server_stop_step, &srv);
 	timer_init(&srv.announce, srv.loop, announce, &srv);
@@ -508,9 +539,9 @@ server_run(const struct config *cfg)
 	loglevel_init(&srv.loglevel, srv.loop, cfg->log.level);
 	watch_signals(&srv);
 	raise_descriptors(cfg);
-	srv.status = server_start(&srv, &why);
-	if (srv.status)
-		fprintf(stderr, "coordd: %s\n", why.text);
+	err = server_start(&srv, &why);
+	if (err)
+		server_fail(&srv, status_of(err), why.text);
 	else
 		loop_run(srv.loop);
 	if (!srv.status)

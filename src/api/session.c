@@ -148,6 +148,7 @@ request_parked(struct request *r, bool parked)
 		return;
 	r->is_parked = parked;
 	r->has_parked = true;
+	r->since_us = loop_now_us(s->api->loop) - r->since_us;
 	s->in_flight += parked ? -r->weight : r->weight;
 	s->parked += parked ? 1u : -1u;
 	s->api->parked += parked ? 1u : -1u;
@@ -202,11 +203,34 @@ request_end(struct request *r, bool wrote)
 	session_unref(s);
 }
 
+/* An answer that took long is worth a line; the time that Redis took is that of its last call. */
+static void
+note_slow(struct request *r, enum err err)
+{
+	struct session *s = r->session;
+	uint64_t limit_us = s->api->config.slow_request_us, took_us;
+	struct store_info info;
+
+	request_parked(r, false);
+	took_us = loop_now_us(s->api->loop) - r->since_us;
+	if (!limit_us || took_us <= limit_us || !s->conn)
+		return;
+	store_info(s->api->store, &info);
+	log_event(LOG_REQUEST_SLOW, log_text("method", method_names[r->method]),
+		  log_ms("took_ms", took_us),
+		  log_ms("redis_ms", err == ERR_UNSENT || err == ERR_UNKNOWN
+					     ? 0
+					     : (uint64_t)(info.round_trip_ms * 1e3)),
+		  log_text("code", err_code(err)), log_uint("conn", conn_id(s->conn)),
+		  log_text("peer", conn_peer(s->conn)));
+}
+
 void
 request_done(struct request *r)
 {
 	audit_done(r->audit, r->session);
 	request_count(r, OK);
+	note_slow(r, OK);
 	request_end(r, !r->is_note && r->session->conn);
 }
 
@@ -231,6 +255,7 @@ request_refuse(struct request *r, const struct errmsg *why)
 
 	audit_failed(r->audit, why->err);
 	request_count(r, why->err);
+	note_slow(r, why->err);
 	if (answer)
 		rpc_put_error(conn_output(s->conn), r->msgid, s->errors, why);
 	request_end(r, answer);
@@ -408,6 +433,8 @@ session_on_open(void *arg, struct conn *conn)
 	TAILQ_INIT(&s->consumers);
 	TAILQ_INIT(&s->watchers);
 	TAILQ_INSERT_TAIL(&api->sessions, s, link);
+	log_event(LOG_CONN_OPENED, log_uint("conn", conn_id(conn)),
+		  log_text("peer", conn_peer(conn)));
 	return s;
 }
 
@@ -469,6 +496,13 @@ session_on_close(void *user, enum conn_end why)
 	struct watcher *w;
 	struct delivery *d;
 
+	if (why == CONN_END_SLOW_READER)
+		log_event(LOG_CONN_SLOW_READER, log_uint("conn", conn_id(s->conn)),
+			  log_text("peer", conn_peer(s->conn)),
+			  log_uint("unsent", conn_put_total(s->conn) - written));
+	else if (why == CONN_END_SLOW_WRITER)
+		log_event(LOG_CONN_SLOW_WRITER, log_uint("conn", conn_id(s->conn)),
+			  log_text("peer", conn_peer(s->conn)));
 	log_event(LOG_CONN_CLOSED, log_uint("conn", conn_id(s->conn)),
 		  log_text("reason", conn_end_names[why]));
 	s->conn = NULL;

@@ -140,8 +140,10 @@ struct request {
 	struct session *session;
 	uint32_t msgid;
 	enum method method;
-	unsigned weight;   /* in session->in_flight */
-	uint64_t since_us; /* our clock */
+	unsigned weight; /* in session->in_flight */
+	uint64_t
+		since_us; /* our clock, moved by the time for which it was parked. While it is parked: how long it
+			      took until then */
 	bool is_note, is_parked, has_parked, is_lease, is_batch, may_park;
 	struct queue *queue;
 	struct receive *receive;

@@ -15,6 +15,9 @@
 #include "base/log_format.h"
 #include "base/log_sink.h"
 #include "base/mem.h"
+#include "base/stats.h"
+
+_Static_assert((int)LOG_LEVELS <= (int)STAT_LOG_LEVELS, "one counter for each level");
 
 static char *file;                                 /* NULL is standard error */
 static enum log_format format = LOG_FORMAT_LOGFMT; /* never AUTO */
@@ -27,7 +30,6 @@ static struct {
 	unsigned count, left_out;
 } kinds[LOG_KINDS]; /* of this second */
 
-static struct log_counts counts;
 static uint64_t dropped; /* and not told yet */
 static int drop_error;
 
@@ -101,12 +103,6 @@ log_set_journal(const char *path)
 	sink_set_journal(path);
 }
 
-void
-log_counts(struct log_counts *out)
-{
-	*out = counts;
-}
-
 /* Writing ---------------------------------------------------------------------------------------- */
 
 /* To the journal; where nobody listens, to standard error, which leads there too as a rule. */
@@ -145,7 +141,7 @@ log_emit(enum log_kind kind, const struct timeval *now, const struct log_field *
 
 	if (!write_entry(&entry))
 		return false;
-	counts.written[entry.row->level]++;
+	process_stats.log_messages[entry.row->level]++;
 	return true;
 }
 
@@ -194,7 +190,7 @@ is_too_many(enum log_kind kind)
 		return false;
 	}
 	kinds[kind].left_out++;
-	counts.suppressed++;
+	process_stats.log_suppressed[0]++;
 	return true;
 }
 
@@ -213,7 +209,7 @@ log_write(enum log_kind kind, const struct log_field *fields)
 		return;
 	drop_error = errno;
 	dropped++;
-	counts.dropped++;
+	process_stats.log_dropped[0]++;
 }
 
 void

@@ -131,13 +131,6 @@ bool log_enabled(enum log_level level);
 /* Once a second: tell what was left out or dropped, where nothing else is logged. */
 void log_on_second(void);
 
-/* Since the start, for the metrics. */
-struct log_counts {
-	uint64_t written[LOG_LEVELS];
-	uint64_t suppressed, dropped;
-};
-void log_counts(struct log_counts *out);
-
 /* For tests: where the journal listens. Before log_start(). */
 void log_set_journal(const char *path);
 

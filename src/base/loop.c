@@ -1,8 +1,11 @@
 #include "base/loop.h"
 
 #include <stdlib.h>
+#include <sysexits.h>
 #include <time.h>
+#include <unistd.h>
 
+#include "base/log.h"
 #include "base/mem.h"
 #include "base/stats.h"
 
@@ -31,12 +34,30 @@ loop_clock_us(void)
 	return (uint64_t)ts.tv_sec * 1000000 + (uint64_t)ts.tv_nsec / 1000;
 }
 
+/* libevent's own troubles go into the log. What it cannot live with is for want of something that the
+ * system should have given: it would exit with 1. */
+static void
+on_library_log(int severity, const char *text)
+{
+	if (severity >= EVENT_LOG_WARN)
+		log_event(LOG_SERVER_LIBRARY, log_text("text", text));
+}
+
+static void
+on_library_fatal(int err)
+{
+	(void)err;
+	_exit(EX_OSERR);
+}
+
 struct loop *
 loop_new(void)
 {
 	struct event_config *cfg = event_config_new();
 	struct loop *loop = xcalloc(1, sizeof(*loop));
 
+	event_set_log_callback(on_library_log);
+	event_set_fatal_callback(on_library_fatal);
 	TAILQ_INIT(&loop->deferred);
 	loop->now_us = loop_clock_us();
 	if (cfg) {

@@ -522,7 +522,7 @@ read_password(const char *path, char **password, struct errmsg *why)
 	buf_putc(&bytes, '\0');
 	n = strcspn(bytes.data, "\r\n"); /* or before a NUL, which is in no password */
 	if (!err && (st.st_mode & (S_IRWXG | S_IRWXO)))
-		err = errmsg_set(why, ERR_BAD_REQUEST,
+		err = errmsg_set(why, ERR_FORBIDDEN,
 				 "others may use this file; make its mode 0600");
 	else if (!err && (n == 0 || n > PASSWORD_MAX || (!bytes.data[n] && n + 1 < bytes.len)))
 		err = errmsg_set(why, ERR_BAD_REQUEST,
@@ -550,6 +550,7 @@ check_password(struct loader *l)
 			      "redis.password is set as well; only one may be");
 	} else if (read_password(c->redis.password_file, &password, &why)) {
 		complain_option(l, origin->name, origin->at, "redis.password_file", why.text);
+		l->why->is_about_rights = why.err == ERR_FORBIDDEN;
 	} else {
 		free(c->redis.password);
 		c->redis.password = password;

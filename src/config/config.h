@@ -45,7 +45,7 @@ struct config {
 		uint64_t connect_timeout_us, command_timeout_us, reconnect_min_us,
 			reconnect_max_us;
 		unsigned pending_limit;
-		bool require_noeviction;
+		bool require_noeviction, require_at_start;
 		struct {
 			bool enabled;
 			char *binary, *directory, *socket, *appendfsync;
@@ -82,6 +82,7 @@ struct config {
 		enum log_level level;
 		enum log_format format;
 		char *file;
+		uint64_t slow_request_us;
 		unsigned rate_limit;
 	} log;
 	struct config_origin
@@ -133,8 +134,9 @@ struct config_errors {
 	unsigned n_warnings; /* the same; these refuse nothing */
 	struct config_error list[CONFIG_ERRORS_KEPT];
 	char *warnings[CONFIG_ERRORS_KEPT];
-	char *where;   /* the file that the first error is about */
-	bool is_mixed; /* others are about another */
+	char *where;          /* the file that the first error is about */
+	bool is_mixed;        /* others are about another */
+	bool is_about_rights; /* one is about a file of secrets that others may read */
 };
 
 /*

@@ -12,6 +12,7 @@
 #include <unistd.h>
 #include <uthash.h>
 
+#include "base/log.h"
 #include "base/mem.h"
 #include "base/stats.h"
 #include "proto/rpc.h"
@@ -630,12 +631,14 @@ socket_setup(const struct conn_limits *limits, int fd)
 }
 
 static bool
-conns_refuse(struct conns *conns, int fd, enum stat_rejected reason, const char *text)
+conns_refuse(struct conns *conns, int fd, const char *peer, enum stat_rejected reason,
+	     const char *text)
 {
 	struct errmsg why;
 	struct buf b = { 0 };
 
 	process_stats.connections_rejected[reason]++;
+	log_event(LOG_CONN_REFUSED, log_text("peer", peer), log_text("reason", text));
 	errmsg_set(&why, ERR_OVERLOADED, "%s", text);
 	rpc_put_error(&b, 0, RPC_ERRORS_MAP, &why);
 	if (send(fd, b.data, b.len, MSG_NOSIGNAL | MSG_DONTWAIT) > 0)
@@ -655,12 +658,12 @@ conns_accept(struct conns *conns, int fd, bool is_unix, const char *peer)
 	struct conn *c;
 
 	if (conns->count >= limits->max_connections)
-		return conns_refuse(conns, fd, STAT_LIMIT,
+		return conns_refuse(conns, fd, peer, STAT_LIMIT,
 				    "the broker has all the connections it may have");
 	if (!is_unix) {
 		address = address_of(conns, peer);
 		if (limits->max_per_ip && address->count >= limits->max_per_ip)
-			return conns_refuse(conns, fd, STAT_ADDRESS_LIMIT,
+			return conns_refuse(conns, fd, peer, STAT_ADDRESS_LIMIT,
 					    "your address has all the connections it may have");
 		address->count++;
 		socket_setup(limits, fd);

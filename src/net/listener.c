@@ -58,10 +58,16 @@ struct listeners {
  */
 
 static bool
+cannot(struct errmsg *why, enum err err, const char *url, const char *text)
+{
+	errmsg_set(why, err, "%.128s: %s", url, text);
+	return false;
+}
+
+static bool
 refuse(struct errmsg *why, const char *url, const char *text)
 {
-	errmsg_set(why, ERR_BAD_REQUEST, "%.128s: %s", url, text);
-	return false;
+	return cannot(why, ERR_BAD_REQUEST, url, text);
 }
 
 static bool
@@ -276,6 +282,7 @@ remove_stale(const union address *a, const char **wrong)
 
 	if (lstat(a->un.sun_path, &st) || !S_ISSOCK(st.st_mode)) {
 		*wrong = "there is a file that is no socket";
+		errno = EEXIST;
 		return false;
 	}
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
@@ -284,6 +291,7 @@ remove_stale(const union address *a, const char **wrong)
 		close(fd);
 	if (failed != ECONNREFUSED) {
 		*wrong = "another process listens there";
+		errno = EADDRINUSE;
 		return false;
 	}
 	return unlink(a->un.sun_path) == 0;
@@ -353,7 +361,7 @@ listener_open(struct listener *l, const char *url, unsigned unix_mode, int backl
 	len = address_len(&a);
 	l->fd = socket(a.sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (l->fd < 0)
-		return refuse(why, url, strerror(errno));
+		return cannot(why, ERR_UNSENT, url, strerror(errno));
 	if (l->is_unix) {
 		failed = bind_unix(l->fd, &a, unix_mode, &wrong);
 	} else {
@@ -363,7 +371,9 @@ listener_open(struct listener *l, const char *url, unsigned unix_mode, int backl
 		failed = bind(l->fd, &a.sa, len);
 	}
 	if (failed)
-		return refuse(why, url, wrong ? wrong : strerror(errno));
+		return cannot(why,
+			      l->is_unix && errno != EADDRINUSE ? ERR_FORBIDDEN : ERR_UNSENT,
+			      url, wrong ? wrong : strerror(errno));
 	if (l->is_unix) {
 		l->path = xstrdup(a.un.sun_path);
 		if (stat(l->path, &st) == 0) {
@@ -372,7 +382,7 @@ listener_open(struct listener *l, const char *url, unsigned unix_mode, int backl
 		}
 	}
 	if (listen(l->fd, backlog))
-		return refuse(why, url, strerror(errno));
+		return cannot(why, ERR_UNSENT, url, strerror(errno));
 	return listener_begin(l, url, why);
 }
 

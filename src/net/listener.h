@@ -15,9 +15,10 @@
 struct listeners;
 
 /*
- * Bind and listen on all of `urls` (n of them), or on none: then NULL and `why` names the address.
- * Where none of them is fd:// and sockets named rpc were passed (or such that have no name of their
- * own), these take the place of the TCP addresses, and of Unix sockets with their path.
+ * Bind and listen on all of `urls` (n of them), or on none: then NULL and `why` names the address; its
+ * error is ERR_FORBIDDEN when the file of a Unix socket cannot be made. Where none of them is fd:// and
+ * sockets named rpc were passed (or such that have no name of their own), these take the place of the TCP
+ * addresses, and of Unix sockets with their path.
  */
 struct listeners *
 listeners_new(struct loop *loop, struct conns *conns, const char *const *urls, unsigned n,

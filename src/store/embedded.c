@@ -179,7 +179,7 @@ take_directory(struct embedded *e, struct errmsg *why)
 	char *absolute, *lock;
 
 	if (mkdir(e->directory, 0700) < 0 && errno != EEXIST) {
-		errmsg_set(why, ERR_BAD_REQUEST, "redis.embedded.directory: cannot make %s: %s",
+		errmsg_set(why, ERR_FORBIDDEN, "redis.embedded.directory: cannot make %s: %s",
 			   e->directory, strerror(errno));
 		return false;
 	}
@@ -193,9 +193,11 @@ take_directory(struct embedded *e, struct errmsg *why)
 	lock = path_in(e, "coordd.lock");
 	e->lock_fd = open(lock, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	if (e->lock_fd < 0 || flock(e->lock_fd, LOCK_EX | LOCK_NB) < 0) {
-		errmsg_set(why, ERR_BAD_REQUEST, "redis.embedded.directory: %s: %s", lock,
-			   errno == EWOULDBLOCK ? "another coordd uses this directory"
-						: strerror(errno));
+		bool is_taken = errno == EWOULDBLOCK;
+
+		errmsg_set(why, is_taken ? ERR_UNSENT : ERR_FORBIDDEN,
+			   "redis.embedded.directory: %s: %s", lock,
+			   is_taken ? "another coordd uses this directory" : strerror(errno));
 		free(lock);
 		return false;
 	}

@@ -16,6 +16,7 @@
 
 #include "base/log.h"
 #include "base/log_format.h"
+#include "base/stats.h"
 
 /* Each write to the log arrives here as one packet. */
 static int packets;
@@ -413,7 +414,6 @@ START_TEST(a_flood_of_one_event_is_cut_and_counted_and_others_pass)
 	enum { ASKED = 400, LIMIT = 50 };
 	unsigned written = 0, suppressed = 0, in_second = 0;
 	time_t give_up = time(NULL) + 10;
-	struct log_counts counts;
 	char second[24] = "";
 	const char *text;
 
@@ -448,9 +448,8 @@ START_TEST(a_flood_of_one_event_is_cut_and_counted_and_others_pass)
 	}
 	ck_assert_uint_eq(written + suppressed, ASKED);
 	ck_assert_uint_gt(suppressed, 0);
-	log_counts(&counts);
-	ck_assert_uint_eq(counts.suppressed, suppressed);
-	ck_assert_uint_eq(counts.written[LOG_LEVEL_ERROR], written + 1);
+	ck_assert_uint_eq(process_stats.log_suppressed[0], suppressed);
+	ck_assert_uint_eq(process_stats.log_messages[LOG_LEVEL_ERROR], written + 1);
 }
 END_TEST
 
@@ -547,7 +546,6 @@ flood(int reader)
 	static char text[1 << 20];
 	struct pollfd pollfd = { .fd = reader, .events = POLLIN };
 	time_t give_up = time(NULL) + 10;
-	struct log_counts counts;
 	size_t at = 0;
 
 	alarm(30);
@@ -555,16 +553,15 @@ flood(int reader)
 		log_event(
 			LOG_CONFIG_WARNING, log_int("i", i),
 			log_text("text", "so that it does not take for ever until it is full"));
-	log_counts(&counts);
-	ck_assert_uint_gt(counts.dropped, 0);
-	ck_assert_uint_gt(counts.written[LOG_LEVEL_WARNING], 0);
-	while (told(text) < counts.dropped && time(NULL) < give_up) {
+	ck_assert_uint_gt(process_stats.log_dropped[0], 0);
+	ck_assert_uint_gt(process_stats.log_messages[LOG_LEVEL_WARNING], 0);
+	while (told(text) < process_stats.log_dropped[0] && time(NULL) < give_up) {
 		if (poll(&pollfd, 1, 10) == 1)
 			at += (size_t)read(reader, text + at, sizeof(text) - 1 - at);
 		else
 			log_on_second();
 	}
-	ck_assert_uint_eq(told(text), counts.dropped);
+	ck_assert_uint_eq(told(text), process_stats.log_dropped[0]);
 }
 
 START_TEST(a_pipe_that_nobody_reads_does_not_block)
@@ -606,13 +603,11 @@ END_TEST
 START_TEST(a_full_disk_loses_lines_and_nothing_else)
 {
 	const struct log_config config = { "/dev/full", LOG_FORMAT_LOGFMT, LOG_LEVEL_INFO, 0 };
-	struct log_counts counts;
 
 	ck_assert(log_start(&config));
 	log_event(LOG_SERVER_READY);
 	log_event(LOG_SERVER_DRAIN);
-	log_counts(&counts);
-	ck_assert_uint_eq(counts.dropped, 2);
+	ck_assert_uint_eq(process_stats.log_dropped[0], 2);
 	catch_log(LOG_FORMAT_LOGFMT, LOG_LEVEL_INFO, 0);
 	log_event(LOG_SERVER_STOPPED);
 	matches(line(), "level=warning event=log\\.dropped lines=2 error=\"No space left on "
