@@ -18,6 +18,7 @@
 
 #include "base/id.h"
 #include "base/log.h"
+#include "base/unit.h"
 #include "net/passed.h"
 #include "own.h"
 
@@ -123,6 +124,9 @@ announce(void *arg)
 		  log_text("version", COORDD_VERSION));
 	if (info.ready && strcmp(store_durability(&info, message, sizeof(message)), "ok") != 0)
 		log_event(LOG_REDIS_PERSISTENCE, log_text("problem", message));
+	if (!info.ready && service_is_watched(srv->service) && !link_is_local(srv->store))
+		log_event(LOG_REDIS_FILTERED, log_text("perhaps", UNIT_REDIS_WHY),
+			  log_text("fix", UNIT_REDIS_FIX));
 }
 
 static void

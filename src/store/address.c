@@ -140,6 +140,13 @@ address_done(struct address *a)
 	*a = (struct address){ 0 };
 }
 
+bool
+address_is_local(const struct address *a)
+{
+	return a->is_unix || !strncmp(a->host, "127.", 4) || !strcmp(a->host, "::1") ||
+	       !strcmp(a->host, "localhost");
+}
+
 /* Version 4 first: "localhost" is often both, and Redis often listens to that one only. */
 bool
 address_resolve(struct address *a)

@@ -17,6 +17,8 @@ struct address {
 /* Read a URL as link.h describes it; false and `why` when it is none. */
 bool address_read(struct address *a, const char *url, struct errmsg *why);
 void address_done(struct address *a);
+/* Whether it is on this machine, as far as it can be seen: a name other than localhost is not. */
+bool address_is_local(const struct address *a);
 
 /* Make `host` a number; false when that fails. May block, so only before we first reach Redis.
  */

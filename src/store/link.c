@@ -845,6 +845,12 @@ link_new(struct loop *loop, const struct link_config *cfg, const struct link_ops
 }
 
 bool
+link_is_local(const struct store *s)
+{
+	return address_is_local(&s->address);
+}
+
+bool
 link_is_alive(const struct store *s)
 {
 	if (s->state == LINK_DOWN)

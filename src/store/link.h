@@ -34,6 +34,8 @@ struct store *link_new(struct loop *loop, const struct link_config *cfg,
 		       const struct link_ops *ops, void *arg);
 /* Calls in flight are answered ERR_UNKNOWN, unsent ones ERR_UNSENT, before this returns. */
 void link_free(struct store *store);
+/* Whether Redis is on this machine. */
+bool link_is_local(const struct store *store);
 /* Whether a timer will look after what it waits for, be Redis there or away; for a watchdog. */
 bool link_is_alive(const struct store *store);
 

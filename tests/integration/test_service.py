@@ -462,3 +462,11 @@ def test_children_get_neither_sockets_nor_variables(activated, tcp, listener, tm
     ours = f"socket:[{os.fstat(tcp.fileno()).st_ino}]"
     assert ours in [os.readlink(each) for each in Path(f"/proc/{broker.pid}/fd").iterdir()]
     assert ours not in [os.readlink(each) for each in Path(f"/proc/{child}/fd").iterdir()]
+
+
+def test_a_distant_redis_that_does_not_answer_may_be_kept_away_by_the_unit(make_broker, listener):
+    """192.0.2.0/24 is nobody's."""
+    config = {"redis": {"connect_timeout": "200ms"}}
+    broker = make_broker("redis://192.0.2.1:6379", config=config, environment=told_to(listener)).start()
+    [line] = broker.logged("redis.filtered")
+    assert "IPAddressDeny" in line["perhaps"] and "IPAddressAllow" in line["fix"]
