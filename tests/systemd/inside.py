@@ -243,6 +243,18 @@ def test_a_reload_of_a_good_configuration_succeeds():
     assert status_text().startswith("ready, ")
 
 
+def test_the_password_of_redis_may_be_a_credential():
+    """As docs/OPERATIONS.md tells: a file of root's, which systemd shows to coordd alone."""
+    secret = pathlib.Path("/etc/coordd/redis-password")
+    secret.write_text("s3cret\n")
+    secret.chmod(0o600)
+    configure('password_file: ""', "password_file: /run/credentials/coordd.service/redis-password")
+    drop_in("[Service]\nLoadCredential=redis-password:/etc/coordd/redis-password\n")
+    subprocess.run(["redis-cli", "CONFIG", "SET", "requirepass", "s3cret"], check=True, stdout=subprocess.DEVNULL)
+    systemctl("restart", UNIT)
+    assert status_text().endswith("redis up")
+
+
 # -- stop
 
 
