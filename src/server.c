@@ -298,6 +298,7 @@ static struct api_config
 api_config(const struct config *cfg)
 {
 	return (struct api_config){
+		.name = cfg->server.name,
 		.max_frame = cfg->limits.max_frame,
 		.max_inflight = cfg->limits.max_inflight_per_connection,
 		.max_parked = cfg->limits.max_parked_per_connection,
@@ -436,6 +437,7 @@ server_start(struct server *srv, struct errmsg *why)
 		.key_prefix = cfg->redis.key_prefix,
 		.ttl_us = cfg->registry.heartbeat_ttl_us,
 		.forget_after_us = cfg->registry.forget_after_us,
+		.late_after_us = cfg->registry.late_after_us,
 		.max_frame = cfg->limits.max_frame,
 	};
 	struct breaker_config breaker = breaker_config(cfg);

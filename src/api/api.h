@@ -24,6 +24,7 @@ enum { API_MAX_BATCH = 1000 }; /* elements of a batch: fixed by the protocol */
 #endif
 
 struct api_config {
+	const char *name; /* of the broker, for people; "" the host's */
 	size_t max_frame;
 	unsigned
 		max_inflight; /* requests unanswered on one connection before its reading rests */
@@ -72,6 +73,13 @@ unsigned api_unsettled(const struct api *api);
 unsigned api_in_flight(const struct api *api);
 /* Once a second: forget what needs no watch any more. */
 void api_on_second(struct api *api);
+/* How the broker is, and what is in the namespace `ns` (borrowed until `cb` runs): what `status` answers. `cb` runs exactly once,
+ * and never before this returns, whatever Redis does; `look` dies with it. */
+struct look;
+typedef void look_cb(void *arg, const struct look *look);
+void api_look(struct api *api, struct str ns, look_cb *cb, void *arg);
+/* As MessagePack, a map. */
+void look_put(struct buf *b, const struct look *look);
 const char *api_instance_id(const struct api *api);
 
 #endif

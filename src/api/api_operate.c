@@ -1,6 +1,5 @@
 /* list_namespaces, list_connections, close_connection, audit: what is asked of a broker rather than of a queue. */
 #include <stdlib.h>
-#include <time.h>
 
 #include "api/encode.h"
 #include "api/session.h"
@@ -8,31 +7,6 @@
 #include "proto/mp.h"
 
 enum { LIST_LIMIT = 1000, AUDIT_LIMIT = 50, ANSWER_ROOM = 64 };
-
-static void
-put_count(struct buf *b, const char *key, uint64_t n)
-{
-	mp_put_str(b, str_of(key));
-	mp_put_uint(b, n);
-}
-
-static void
-put_seconds(struct buf *b, const char *key, uint64_t us)
-{
-	mp_put_str(b, str_of(key));
-	mp_put_double(b, (double)us / 1e6);
-}
-
-/* A text, or nil where there is none. */
-static void
-put_text(struct buf *b, const char *key, struct str text)
-{
-	mp_put_str(b, str_of(key));
-	if (text.n)
-		mp_put_str(b, text);
-	else
-		mp_put_nil(b);
-}
 
 /* The rows of an answer: as many as fit max_frame, one at least. */
 struct rows {
@@ -134,7 +108,7 @@ put_connection(struct buf *b, const struct session *s, uint64_t now_us)
 		mp_put_uint(b, uid);
 	else
 		mp_put_nil(b);
-	put_text(b, "client", str_of(s->client));
+	put_text_or_nil(b, "client", str_of(s->client));
 	put_text(b, "namespace", str_of(s->namespace));
 	put_text(b, "role", str_of(role_names[s->role]));
 	mp_put_lit(b, "since");
@@ -150,27 +124,13 @@ put_connection(struct buf *b, const struct session *s, uint64_t now_us)
 	put_count(b, "buffered", info.buffered);
 }
 
-/* By Redis's clock, as all times, and by ours as long as that is not known. */
-static uint64_t
-time_us(struct store *store)
-{
-	uint64_t now_us = store_now_us(store);
-	struct timespec now;
-
-	if (now_us)
-		return now_us;
-	clock_gettime(CLOCK_REALTIME, &now);
-	return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
-}
-
 /* Sessions stand in the order of their connections' ids. */
 enum err
 api_list_connections(struct session *s, const struct rpc *rpc, struct params *p,
 		     struct errmsg *why)
 {
 	uint64_t limit = p->have & F(limit) ? p->limit : LIST_LIMIT,
-		 after = p->have & F(after_id) ? p->after_id : 0,
-		 now_us = time_us(s->api->store);
+		 after = p->have & F(after_id) ? p->after_id : 0, now_us = api_time_us(s->api);
 	const struct session *each;
 	struct rows rows;
 
@@ -216,18 +176,18 @@ put_entry(struct buf *b, const struct audit_entry *entry)
 	put_text(b, "id", entry->id);
 	mp_put_lit(b, "at");
 	encode_time(b, entry->at_us);
-	put_text(b, "method", entry->values[AUDIT_METHOD]);
-	put_text(b, "target", entry->values[AUDIT_TARGET]);
-	put_text(b, "result", entry->values[AUDIT_RESULT]);
-	put_text(b, "namespace", entry->values[AUDIT_NAMESPACE]);
-	put_text(b, "peer", entry->values[AUDIT_PEER]);
-	put_text(b, "client", entry->values[AUDIT_CLIENT]);
+	put_text_or_nil(b, "method", entry->values[AUDIT_METHOD]);
+	put_text_or_nil(b, "target", entry->values[AUDIT_TARGET]);
+	put_text_or_nil(b, "result", entry->values[AUDIT_RESULT]);
+	put_text_or_nil(b, "namespace", entry->values[AUDIT_NAMESPACE]);
+	put_text_or_nil(b, "peer", entry->values[AUDIT_PEER]);
+	put_text_or_nil(b, "client", entry->values[AUDIT_CLIENT]);
 	mp_put_lit(b, "uid");
 	if (entry->uid >= 0)
 		mp_put_uint(b, (uint64_t)entry->uid);
 	else
 		mp_put_nil(b);
-	put_text(b, "broker", entry->values[AUDIT_BROKER]);
+	put_text_or_nil(b, "broker", entry->values[AUDIT_BROKER]);
 }
 
 static void

@@ -39,6 +39,8 @@ target_of(const struct params *p)
 		buf_put(&b, p->name.p, p->name.n);
 	} else if (p->have & F(id)) {
 		buf_printf(&b, "%" PRIu64, p->id);
+	} else if (p->have & F(level)) {
+		buf_puts(&b, log_level_names[p->level]);
 	}
 	target = xmemdup(b.len ? b.data : "", b.len);
 	buf_done(&b);

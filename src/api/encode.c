@@ -93,6 +93,44 @@ agent_room(struct agent_id id)
 }
 
 void
+put_count(struct buf *b, const char *key, uint64_t n)
+{
+	mp_put_str(b, str_of(key));
+	mp_put_uint(b, n);
+}
+
+void
+put_bool(struct buf *b, const char *key, bool yes)
+{
+	mp_put_str(b, str_of(key));
+	mp_put_bool(b, yes);
+}
+
+void
+put_seconds(struct buf *b, const char *key, uint64_t us)
+{
+	mp_put_str(b, str_of(key));
+	mp_put_double(b, (double)us / 1e6);
+}
+
+void
+put_text(struct buf *b, const char *key, struct str text)
+{
+	mp_put_str(b, str_of(key));
+	mp_put_str(b, text);
+}
+
+void
+put_text_or_nil(struct buf *b, const char *key, struct str text)
+{
+	mp_put_str(b, str_of(key));
+	if (text.n)
+		mp_put_str(b, text);
+	else
+		mp_put_nil(b);
+}
+
+void
 encode_time(struct buf *b, uint64_t us)
 {
 	b->len = (size_t)(write_new_time(buf_reserve(b, TIME_MAX), us) - b->data);
@@ -268,13 +306,6 @@ const struct str breaker_state_names[] = {
 };
 
 static void
-put_count(struct buf *b, const char *key, uint64_t n)
-{
-	mp_put_str(b, str_of(key));
-	mp_put_uint(b, n);
-}
-
-static void
 put_time(struct buf *b, const char *key, uint64_t us)
 {
 	mp_put_str(b, str_of(key));
@@ -349,16 +380,6 @@ encode_agent_info(struct buf *b, const struct agent_info *info)
 	put_value(b, "metadata", info->metadata, STR("\x80"));
 }
 
-static void
-put_text(struct buf *b, const char *key, struct str value)
-{
-	mp_put_str(b, str_of(key));
-	if (value.n)
-		mp_put_str(b, value);
-	else
-		mp_put_nil(b);
-}
-
 static bool
 event_has_reason(const struct watch_event *e)
 {
@@ -386,9 +407,9 @@ encode_event(struct buf *b, const struct watch_event *e)
 		encode_agent(b, e->agent);
 	}
 	if (e->class != EVENT_QUEUE)
-		put_text(b, "name", e->name);
+		put_text_or_nil(b, "name", e->name);
 	if (str_eq(e->kind, STR("message_dead")))
-		put_text(b, "message_id", e->message_id);
+		put_text_or_nil(b, "message_id", e->message_id);
 	if (event_has_reason(e))
-		put_text(b, "reason", e->reason);
+		put_text_or_nil(b, "reason", e->reason);
 }

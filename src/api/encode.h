@@ -7,6 +7,13 @@
 #include "queue/queue.h"
 #include "registry/registry.h"
 
+/* A key and its value; put_text_or_nil() has nil for an empty one. */
+void put_count(struct buf *b, const char *key, uint64_t n);
+void put_bool(struct buf *b, const char *key, bool yes);
+void put_seconds(struct buf *b, const char *key, uint64_t us);
+void put_text(struct buf *b, const char *key, struct str text);
+void put_text_or_nil(struct buf *b, const char *key, struct str text);
+
 /* The data types of docs/PROTOCOL.md, section 2, as MessagePack. Times are ISO 8601, UTC, microseconds. */
 void encode_time(struct buf *b, uint64_t us);
 void encode_agent(struct buf *b, struct agent_id id);

@@ -14,6 +14,8 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "base/mem.h"
@@ -21,7 +23,8 @@
 enum {
 	MAX_HEAVY = 4,        /* heavy requests of one connection under way at once */
 	LARGEST_BATCH = 1000, /* such a one is heavy */
-	MAX_OVERDUE = 1000,   /* leases past their deadline that one connection keeps */
+	SECOND_US = 1000000,
+	MAX_OVERDUE = 1000, /* leases past their deadline that one connection keeps */
 };
 
 static void
@@ -402,9 +405,14 @@ static void give_back_ask(struct give_back *g);
 void
 api_on_second(struct api *api)
 {
+	uint64_t now_us = loop_clock_us(), late_us = now_us - api->second_us;
 	struct give_back *g;
 	struct session *s;
 
+	/* The worst of late, which fades: a stall is seen by who looks a few seconds after it. */
+	late_us = api->second_us && late_us > SECOND_US ? late_us - SECOND_US : 0;
+	api->lag_us = late_us > api->lag_us ? late_us : api->lag_us / 10 * 9;
+	api->second_us = now_us;
 	TAILQ_FOREACH (s, &api->sessions, link)
 		if (!TAILQ_EMPTY(&s->deliveries))
 			forget_written(s, true);
@@ -560,6 +568,10 @@ api_new(struct loop *loop, struct store *store, struct queues *queues, const cha
 	api->store = store;
 	api->queues = queues;
 	api->config = *config;
+	if (*config->name)
+		snprintf(api->name, sizeof(api->name), "%s", config->name);
+	else if (gethostname(api->name, sizeof(api->name) - 1))
+		snprintf(api->name, sizeof(api->name), "coordd");
 	api->started_us = loop_clock_us();
 	TAILQ_INIT(&api->sessions);
 	TAILQ_INIT(&api->given_back);
@@ -656,6 +668,18 @@ api_unsettled(const struct api *api)
 	for (d = api->unsettled; d; d = d->hh.next)
 		n += d->token.deadline_us > now;
 	return n;
+}
+
+uint64_t
+api_time_us(const struct api *api)
+{
+	uint64_t now_us = store_now_us(api->store);
+	struct timespec now;
+
+	if (now_us)
+		return now_us;
+	clock_gettime(CLOCK_REALTIME, &now);
+	return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
 }
 
 unsigned

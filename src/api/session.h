@@ -37,7 +37,9 @@ struct api {
 	struct conns *conns;
 	struct api_config config;
 	char instance_id[24];
+	char name[129]; /* for people */
 	uint64_t started_us;
+	uint64_t second_us, lag_us; /* last api_on_second(), and how late it may be */
 	bool is_draining, is_stopping; /* the second implies the first */
 	const struct control_ops *control;
 	void *control_arg;
@@ -228,6 +230,9 @@ struct buf *audit_output(struct audit *audit, struct session *s, uint32_t msgid)
 /* It ended, with a result or so; the audit is gone. NULL is fine. */
 void audit_done(struct audit *audit, struct session *s);
 void audit_failed(struct audit *audit, enum err err);
+
+/* Redis's clock, as in all answers, and our host's as long as that is not known. */
+uint64_t api_time_us(const struct api *api);
 
 /* Handlers, by methods.def. They borrow everything; `why` is filled when they return an error, and then
  * nothing was begun. */

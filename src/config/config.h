@@ -22,6 +22,7 @@ struct config_list {
 struct config {
 	unsigned version;
 	struct {
+		char *name;
 		struct config_list listen;
 		unsigned unix_mode, backlog, max_connections, max_connections_per_ip;
 		uint64_t hello_timeout_us, idle_timeout_us, tcp_keepalive_us, drain_timeout_us;
@@ -72,7 +73,7 @@ struct config {
 		uint64_t state_ttl_us;
 	} breakers;
 	struct {
-		uint64_t heartbeat_ttl_us, forget_after_us;
+		uint64_t heartbeat_ttl_us, late_after_us, forget_after_us;
 	} registry;
 	struct {
 		bool enabled;

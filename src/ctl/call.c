@@ -51,6 +51,24 @@ ctl_refused(const struct coord_error *err)
 	return ctl_fail(exit_code(err), "%s", err->message);
 }
 
+/* The exit code for it; said, unless nobody wants that. */
+static int
+failed(struct ctl *ctl, const struct coord_error *err)
+{
+	ctl->why = *err;
+	return ctl->is_silent ? exit_code(err) : ctl_refused(err);
+}
+
+/* The peer is not what we took it for. */
+static int
+no_coordd(struct ctl *ctl, const char *what)
+{
+	struct coord_error err = { .status = COORD_PROTOCOL };
+
+	snprintf(err.message, sizeof(err.message), "%s %s", ctl->server, what);
+	return failed(ctl, &err);
+}
+
 static int
 timeout_ms(const struct ctl *ctl, double wait_s)
 {
@@ -69,7 +87,7 @@ ctl_connect(struct ctl *ctl)
 
 	ctl->conn = coord_connect(ctl->server, timeout_ms(ctl, 0), &err);
 	if (!ctl->conn)
-		return ctl_refused(&err);
+		return failed(ctl, &err);
 
 	params = ctl_params(NULL);
 	coord_param_str(params, "client", "coordctl/" COORD_VERSION);
@@ -79,11 +97,9 @@ ctl_connect(struct ctl *ctl)
 	if (!hello)
 		return ctl->status;
 	if (!str_eq(json_str_at(hello, "server"), STR("coordd")))
-		status = ctl_fail(EX_PROTOCOL, "%s is no coordd", ctl->server);
+		status = no_coordd(ctl, "is no coordd");
 	else if (json_number_at(hello, "protocol") != 1)
-		status = ctl_fail(EX_PROTOCOL,
-				  "%s speaks another version of the protocol than 1",
-				  ctl->server);
+		status = no_coordd(ctl, "speaks another version of the protocol than 1");
 	json_decref(hello);
 	return status;
 }
@@ -112,7 +128,7 @@ ctl_call(struct ctl *ctl, const char *method, struct coord_params *take_params, 
 		/* said already */
 	} else if (coord_call(ctl->conn, method, take_params, timeout_ms(ctl, wait_s), &reply,
 			      &err)) {
-		ctl->status = ctl_refused(&err);
+		ctl->status = failed(ctl, &err);
 	} else {
 		result = json_from(coord_reply_result(reply));
 		coord_reply_free(reply);

@@ -39,6 +39,8 @@ struct ctl {
 	const char *server; /* URL */
 	struct coord *conn;
 	int status; /* what ctl_call() failed with, an exit code */
+	bool is_silent; /* what goes wrong with a call is not said, only kept: */
+	struct coord_error why;
 };
 
 #define GIVEN(ctl, id) ((ctl)->opt[OPT_##id].text != NULL)
@@ -50,6 +52,9 @@ typedef int verb_fn(struct ctl *ctl, char **args, int n);
 #define VERB(group, name, function, args, least, most, options, help) verb_fn function;
 #include "ctl/verbs.def"
 #undef VERB
+
+/* What the help of `check` has to add (check.c). */
+void check_help(void);
 
 /* --- main.c: errors, questions ----------------------------------------------- */
 
@@ -131,6 +136,9 @@ void
 out_rows(const struct ctl *ctl, const json_t *rows, const struct column *columns, size_t n);
 void
 out_object(const struct ctl *ctl, const json_t *object, const struct column *columns, size_t n);
+
+/* Print a list of QueueStats (queue.c). */
+void out_queues(const struct ctl *ctl, const json_t *rows);
 
 /* The same where the broker decides which members there are. */
 void out_members(const struct ctl *ctl, const json_t *object);

@@ -19,7 +19,7 @@
 #define DEFAULT_SOCKET "/run/coordd/coordd.sock"
 #define DEFAULT_TCP    "tcp://127.0.0.1:7420"
 
-enum kind { FLAG, TEXT, COUNT, SECONDS, MAYBE_SECONDS };
+enum kind { FLAG, TEXT, TEXTS, COUNT, SECONDS, MAYBE_SECONDS };
 
 static const struct {
 	const char *name, *argument, *help;
@@ -157,6 +157,8 @@ help(const char *group, const char *name)
 	if (found == 1 && only->run == queue_set)
 		puts("\nSettings: queue_size, retry_attempts, backoff_base, backoff_factor,\n"
 		     "backoff_max, backoff_jitter. Without any it shows those in force.");
+	if (found == 1 && only->run == ctl_check)
+		check_help();
 	if (found == 1 && only->run == ctl_bench)
 		bench_help();
 	if (found) {
@@ -197,9 +199,16 @@ ctl_version(struct ctl *ctl, char **args, int n)
 static int
 option_set(struct ctl *ctl, int i, const char *text)
 {
+	static struct buf joined[OPTION_COUNT]; /* for the life of the process */
 	struct given *o = &ctl->opt[i];
 
 	o->text = text ? text : "";
+	if (options[i].kind == TEXTS) {
+		if (joined[i].len)
+			joined[i].data[joined[i].len - 1] = ',';
+		buf_put(&joined[i], text, strlen(text) + 1);
+		o->text = joined[i].data;
+	}
 	if (options[i].kind == COUNT && !text_count(text, &o->count))
 		return ctl_fail(EX_USAGE, "--%s: \"%s\" is no number of 1 or more",
 				options[i].name, text);

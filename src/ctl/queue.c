@@ -41,13 +41,13 @@ show_state(struct buf *b, const json_t *row, bool is_plain)
 		buf_puts(b, "FULL");
 	else if (sum(json_at(row, "ready")) > 0 && json_at(row, "consumers") &&
 		 json_number_at(row, "consumers") == 0)
-		buf_puts(b, "no consumers");
+		buf_puts(b, "NO CONSUMERS");
 	else
 		buf_puts(b, "ok");
 }
 
-int
-queue_ls(struct ctl *ctl, char **args, int n)
+void
+out_queues(const struct ctl *ctl, const json_t *rows)
 {
 	static const struct column columns[] = {
 		{ "QUEUE", "agent_id", show_agent, false },
@@ -59,11 +59,18 @@ queue_ls(struct ctl *ctl, char **args, int n)
 		{ "CONSUMERS", "consumers", NULL, true },
 		{ "STATE", "", show_state, false },
 	};
+
+	out_rows(ctl, rows, columns, COUNT_OF(columns));
+}
+
+int
+queue_ls(struct ctl *ctl, char **args, int n)
+{
 	json_t *rows = ctl_pages(ctl, "list_queues", "queues", NULL, n ? args[0] : NULL);
 
 	if (!rows)
 		return ctl->status;
-	out_rows(ctl, rows, columns, COUNT_OF(columns));
+	out_queues(ctl, rows);
 	json_decref(rows);
 	return EX_OK;
 }

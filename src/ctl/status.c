@@ -76,65 +76,168 @@ redis_line(struct buf *b, const struct ctl *ctl, const json_t *redis)
 	}
 }
 
-/* One line for each check that is not fine; a word when all are. */
+/* "ready ok   redis ok 0.21 ms   dlq WARN 17": as many in a line as fit. */
 static void
-check_lines(struct buf *b, const struct ctl *ctl, const json_t *checks)
+checks_line(struct buf *b, const struct ctl *ctl, const json_t *checks)
 {
-	bool all_ok = true;
+	size_t width = 0, i;
+	json_t *check;
+
+	json_array_foreach(checks, i, check)
+	{
+		struct str name = json_str_at(check, "name"),
+			   status = json_str_at(check, "status");
+		const json_t *value = json_at(check, "value");
+		bool is_ok = str_eq(status, STR("ok"));
+		struct buf number = { 0 };
+
+		if (json_is_real(value))
+			buf_printf(&number, " %.2f", json_number_value(value));
+		else if (json_is_integer(value) && !(is_ok && json_integer_value(value) < 2))
+			buf_printf(&number, " %lld", (long long)json_integer_value(value));
+		if (number.len && json_str_at(check, "unit").n)
+			buf_printf(&number, " %s", json_string_value(json_at(check, "unit")));
+		if (i && width + name.n + number.len + 8 > 96) {
+			buf_puts(b, "\n         ");
+			width = 0;
+		} else if (i) {
+			buf_puts(b, "   ");
+		}
+		width += name.n + number.len + 8;
+		text_escape(b, name);
+		buf_putc(b, ' ');
+		paint(b, ctl,
+		      is_ok                         ? GREEN
+		      : str_eq(status, STR("warn")) ? YELLOW
+						    : RED,
+		      is_ok                         ? "ok"
+		      : str_eq(status, STR("warn")) ? "WARN"
+						    : "FAIL");
+		text_escape(b, buf_str(&number));
+		buf_done(&number);
+	}
+	buf_putc(b, '\n');
+}
+
+/* One line for each check that is not fine. */
+static void
+problems(struct buf *b, const struct ctl *ctl, const json_t *checks)
+{
 	json_t *check;
 	size_t i;
 
 	json_array_foreach(checks, i, check)
 	{
-		struct str status = json_str_at(check, "status");
+		struct str status = json_str_at(check, "status"),
+			   worst = json_str_at(check, "worst");
 		bool is_warning = str_eq(status, STR("warn"));
 
 		if (str_eq(status, STR("ok")))
 			continue;
-		all_ok = false;
 		paint(b, ctl, is_warning ? YELLOW : RED, is_warning ? "WARNING" : "FAILED ");
 		buf_puts(b, "  ");
 		text_escape(b, json_str_at(check, "name"));
 		buf_puts(b, ": ");
 		text_escape(b, json_str_at(check, "message"));
+		if (worst.n) {
+			buf_puts(b, " (");
+			text_escape(b, worst);
+			buf_putc(b, ')');
+		}
 		buf_putc(b, '\n');
 	}
-	if (json_array_size(checks) && all_ok)
-		buf_puts(b, "checks   all ok\n");
+}
+
+/* What the table of the worst queues does not tell. */
+static void
+other_queues(struct buf *b, const json_t *s)
+{
+	size_t shown = json_array_size(json_at(s, "worst"));
+	int64_t known = (int64_t)json_number_at(s, "queues.known"),
+		counted = (int64_t)json_number_at(s, "queues.counted"),
+		more = known - (int64_t)shown;
+
+	if (more > 0) {
+		text_number(b, more);
+		buf_printf(b, " %squeue%s%s.\n", shown ? "more " : "", PLURAL(more),
+			   counted == known && shown < 10 ? ", all empty" : "");
+	}
+	if (counted < known) {
+		buf_puts(b, "Numbers are of the first ");
+		text_number(b, counted);
+		buf_puts(b, " of ");
+		text_number(b, known);
+		buf_puts(b, " queues.\n");
+	}
+}
+
+static void
+head_line(struct buf *b, const struct ctl *ctl, const json_t *s)
+{
+	bool is_ready = json_bool_at(s, "ready");
+
+	buf_puts(b, "coordd   ");
+	text_escape(b, json_str_at(s, "version"));
+	if (json_str_at(s, "name").n) {
+		buf_puts(b, "   ");
+		text_escape(b, json_str_at(s, "name"));
+	}
+	buf_puts(b, "   up ");
+	text_age(b, json_number_at(s, "uptime_s"));
+	buf_printf(b, "   pid %.0f   ", json_number_at(s, "pid"));
+	if (json_bool_at(s, "draining"))
+		paint(b, ctl, YELLOW, "DRAINING");
+	else
+		paint(b, ctl, is_ready ? GREEN : RED, is_ready ? "ready" : "NOT READY");
+	buf_puts(b, "   instance ");
+	text_escape(b, json_str_at(s, "instance_id"));
+	buf_putc(b, '\n');
+}
+
+static void
+clients_line(struct buf *b, const json_t *s)
+{
+	int64_t tcp = (int64_t)json_number_at(s, "clients.tcp"),
+		local = (int64_t)json_number_at(s, "clients.unix");
+
+	buf_puts(b, "clients  ");
+	text_number(b, tcp + local);
+	buf_puts(b, " (");
+	text_number(b, tcp);
+	buf_puts(b, " tcp, ");
+	text_number(b, local);
+	buf_puts(b, " unix)   waiting receivers ");
+	text_number(b, (int64_t)json_number_at(s, "parked"));
+	buf_puts(b, "   in flight ");
+	text_number(b, (int64_t)json_number_at(s, "in_flight"));
+	buf_putc(b, '\n');
 }
 
 static void
 status_screen(const struct ctl *ctl, const json_t *s)
 {
-	static const char *const clients[] = { "connections", "parked", "in_flight" };
-	static const char *const clients_words[] = { "connections", "parked receivers",
-						     "in flight" };
-	static const char *const queues[] = { "known", "ready", "delayed", "reserved", "dead" };
-	static const char *const agents[] = { "known", "alive" };
+	static const char *const queues[] = { "known", "paused" };
+	static const char *const messages[] = { "ready", "delayed", "reserved", "dead" };
+	static const char *const agents[] = { "known", "alive", "late" };
 	static const char *const breakers[] = { "known", "open", "half_open" };
 	static const char *const breakers_words[] = { "known", "open", "half-open" };
-	bool is_ready = json_bool_at(s, "ready");
+	const json_t *worst = json_at(s, "worst");
 	struct buf out = { 0 };
 
-	buf_puts(&out, "coordd   ");
-	text_escape(&out, json_str_at(s, "version"));
-	buf_puts(&out, "   up ");
-	text_age(&out, json_number_at(s, "uptime_s"));
-	buf_puts(&out, "   ");
-	if (json_bool_at(s, "draining"))
-		paint(&out, ctl, YELLOW, "DRAINING");
-	else
-		paint(&out, ctl, is_ready ? GREEN : RED, is_ready ? "ready" : "NOT READY");
-	buf_puts(&out, "   instance ");
-	text_escape(&out, json_str_at(s, "instance_id"));
-	buf_putc(&out, '\n');
-
+	head_line(&out, ctl, s);
+	if (json_at(s, "checks")) {
+		buf_puts(&out, "checks   ");
+		checks_line(&out, ctl, json_at(s, "checks"));
+	}
 	if (json_at(s, "redis"))
 		redis_line(&out, ctl, json_at(s, "redis"));
-	buf_puts(&out, "clients  ");
-	counts(&out, s, "", clients, clients_words, COUNT_OF(clients));
-	buf_puts(&out, "queues   ");
-	counts(&out, s, "queues", queues, queues, COUNT_OF(queues));
+	clients_line(&out, s);
+	if (json_at(s, "queues")) {
+		buf_puts(&out, "queues   ");
+		counts(&out, s, "queues", queues, queues, COUNT_OF(queues));
+		buf_puts(&out, "messages ");
+		counts(&out, s, "messages", messages, messages, COUNT_OF(messages));
+	}
 	if (json_at(s, "agents")) {
 		buf_puts(&out, "agents   ");
 		counts(&out, s, "agents", agents, agents, COUNT_OF(agents));
@@ -143,8 +246,12 @@ status_screen(const struct ctl *ctl, const json_t *s)
 		buf_puts(&out, "breakers ");
 		counts(&out, s, "breakers", breakers, breakers_words, COUNT_OF(breakers));
 	}
-	check_lines(&out, ctl, json_at(s, "checks"));
-
+	fwrite(out.data, 1, out.len, stdout);
+	buf_clear(&out);
+	if (json_array_size(worst))
+		out_queues(ctl, worst);
+	other_queues(&out, s);
+	problems(&out, ctl, json_at(s, "checks"));
 	fwrite(out.data, 1, out.len, stdout);
 	buf_done(&out);
 }

@@ -37,6 +37,7 @@ struct listing {
 	size_t *ends;     /* where each ends in `names` */
 	struct namespace_info *infos;
 	unsigned n, limit;
+	bool is_one;
 	namespaces_cb *cb;
 	void *arg;
 };
@@ -89,7 +90,7 @@ namespaces_on_reply(void *arg, enum err err, const struct reply *reply)
 static void
 namespaces_step(struct listing *l)
 {
-	unsigned left = l->limit - l->n;
+	unsigned left = l->is_one ? 0 : l->limit - l->n;
 	struct args args = { 0 };
 
 	args_str(&args, str_of(l->operate->prefix));
@@ -99,18 +100,32 @@ namespaces_step(struct listing *l)
 	args_done(&args);
 }
 
-void
-operate_namespaces(struct operate *o, struct str after, unsigned limit, namespaces_cb *cb,
-		   void *arg)
+static void
+namespaces_begin(struct operate *o, struct str name, unsigned limit, bool is_one,
+		 namespaces_cb *cb, void *arg)
 {
 	struct listing *l = xcalloc(1, sizeof(*l));
 
 	l->operate = o;
 	l->limit = limit;
+	l->is_one = is_one;
 	l->infos = xcalloc(limit, sizeof(*l->infos));
 	l->ends = xcalloc(limit, sizeof(*l->ends));
 	l->cb = cb;
 	l->arg = arg;
-	key_put_part(&l->after, after);
+	key_put_part(&l->after, name);
 	namespaces_step(l);
+}
+
+void
+operate_namespaces(struct operate *o, struct str after, unsigned limit, namespaces_cb *cb,
+		   void *arg)
+{
+	namespaces_begin(o, after, limit, false, cb, arg);
+}
+
+void
+operate_namespace(struct operate *o, struct str ns, namespaces_cb *cb, void *arg)
+{
+	namespaces_begin(o, ns, 1, true, cb, arg);
 }

@@ -33,6 +33,8 @@ namespaces_cb(void *arg, enum err err, const struct namespace_info *infos, unsig
  * it has a queue, a registered agent or a breaker. */
 void operate_namespaces(struct operate *operate, struct str after, unsigned limit,
 			namespaces_cb *cb, void *arg);
+/* One of them, whether it exists or not: `n` is 1. */
+void operate_namespace(struct operate *operate, struct str ns, namespaces_cb *cb, void *arg);
 
 /* Audit --------------------------------------------------------------------------------------- */
 

@@ -12,7 +12,7 @@
 #include "registry/own.h"
 #include "store/keys.h"
 
-enum { LOOK_AT = 1000, COLUMNS = 9, HEAD = 4, TEXTS = 6 };
+enum { LOOK_AT = 1000, COLUMNS = 9, HEAD = 5, TEXTS = 6 };
 
 struct row {
 	struct agent_info info; /* without its texts */
@@ -31,7 +31,7 @@ struct listing {
 	unsigned limit, n;
 	struct row *rows;
 	struct buf texts;
-	uint64_t known, alive_ones;
+	uint64_t known, alive_ones, late;
 	agent_infos_cb *on_infos;
 	agent_count_cb *on_count;
 	void *arg;
@@ -44,7 +44,7 @@ list_finish(struct listing *l, enum err err)
 	size_t from = 0;
 
 	if (l->on_count)
-		l->on_count(l->arg, err, l->known, l->alive_ones);
+		l->on_count(l->arg, err, l->known, l->alive_ones, l->late);
 	if (l->on_infos && !err && l->n)
 		infos = xcalloc(l->n, sizeof(*infos));
 	for (unsigned i = 0; infos && i < l->n; i++) {
@@ -128,6 +128,7 @@ list_on_reply(void *arg, enum err err, const struct reply *reply)
 	}
 	l->known += (uint64_t)reply_int(reply_at(reply, 1), 0);
 	l->alive_ones += (uint64_t)reply_int(reply_at(reply, 2), 0);
+	l->late += (uint64_t)reply_int(reply_at(reply, 4), 0);
 	for (uint32_t i = HEAD; i + COLUMNS <= reply->count; i += COLUMNS)
 		list_add(l, reply, i, now_us);
 	begin(l, '(', after);
@@ -156,6 +157,7 @@ list_ask(struct listing *l)
 	args_uint(&args, r->max_frame - l->texts.len);
 	args_str(&args, str_of(l->alive));
 	args_str(&args, buf_str(&l->capability));
+	args_uint(&args, r->late_after_us);
 	store_run(r->store, SCRIPT_AGENTS, 1, &args, list_on_reply, l);
 	args_done(&args);
 }

@@ -9,7 +9,7 @@ struct registry {
 	struct loop *loop;
 	struct store *store;
 	char *prefix; /* of all keys */
-	uint64_t ttl_us, forget_after_us;
+	uint64_t ttl_us, forget_after_us, late_after_us;
 	size_t max_frame;
 	const struct registry_ops *ops;
 	void *arg;

@@ -62,6 +62,7 @@ registry_new(struct loop *loop, struct store *store, const struct registry_confi
 	r->prefix = xstrdup(config->key_prefix);
 	r->ttl_us = config->ttl_us;
 	r->forget_after_us = config->forget_after_us;
+	r->late_after_us = config->late_after_us;
 	r->max_frame = config->max_frame;
 	r->ops = ops;
 	r->arg = arg;

@@ -22,6 +22,7 @@ struct registry_config {
 	const char *key_prefix;
 	uint64_t ttl_us;          /* of who names none */
 	uint64_t forget_after_us; /* a dead agent; 0: after ten times its ttl */
+	uint64_t late_after_us;   /* silent so long, a live one is counted as late */
 	size_t max_frame;         /* a list ends at about so many bytes */
 };
 
@@ -111,9 +112,10 @@ void registry_list(struct registry *registry, struct str ns, const struct agent_
 /* One of them: `n` is 0 or 1. */
 void registry_get(struct registry *registry, struct str ns, const struct agent_id *agent,
 		  agent_infos_cb *cb, void *arg);
-/* How many there are and how many of them live, among the first REGISTRY_COUNTED. */
+/* How many there are, how many of them live, and how many of those are late, among the first REGISTRY_COUNTED. */
 enum { REGISTRY_COUNTED = 10000 };
-typedef void agent_count_cb(void *arg, enum err err, uint64_t known, uint64_t alive);
+typedef void agent_count_cb(void *arg, enum err err, uint64_t known, uint64_t alive,
+			    uint64_t late);
 void registry_count(struct registry *registry, struct str ns, agent_count_cb *cb, void *arg);
 
 /* Sweep ------------------------------------------------------------------------------------- */

@@ -53,7 +53,7 @@ on_beats(const struct fake_call *call)
 static struct reply *
 on_agents(const struct fake_call *call)
 {
-	static struct reply elems[4 + 9 * 100], whole;
+	static struct reply elems[5 + 9 * 100], whole;
 	unsigned first = 0, most = (unsigned)atoi(call->args[5].p), n = 0, looked = 0;
 	const char *number = memmem(call->args[3].p, call->args[3].n, ":w:", 3);
 	char name[32] = "";
@@ -65,15 +65,15 @@ on_agents(const struct fake_call *call)
 		looked++;
 		if (!most)
 			continue;
-		elems[4 + n++] = *text(name);
-		elems[4 + n++] = *text("7");
-		elems[4 + n++] = *text("1800000000000000");
-		elems[4 + n++] = *text("30000000");
-		elems[4 + n++] = *text(i % 2 ? "1" : "0");
-		elems[4 + n++] = *text("the name");
-		elems[4 + n++] = *text("");
-		elems[4 + n++] = *text("\x90");
-		elems[4 + n++] = *text("\x80");
+		elems[5 + n++] = *text(name);
+		elems[5 + n++] = *text("7");
+		elems[5 + n++] = *text("1800000000000000");
+		elems[5 + n++] = *text("30000000");
+		elems[5 + n++] = *text(i % 2 ? "1" : "0");
+		elems[5 + n++] = *text("the name");
+		elems[5 + n++] = *text("");
+		elems[5 + n++] = *text("\x90");
+		elems[5 + n++] = *text("\x80");
 		if (n / 9 == most)
 			break;
 	}
@@ -81,7 +81,8 @@ on_agents(const struct fake_call *call)
 	elems[1] = *fake_reply_int(f.fake, looked);
 	elems[2] = *fake_reply_int(f.fake, looked / 2);
 	elems[3] = *fake_reply_int(f.fake, 1800000001000000);
-	whole = (struct reply){ .type = REPLY_ARRAY, .count = 4 + n, .elems = elems };
+	elems[4] = *fake_reply_int(f.fake, looked / 10);
+	whole = (struct reply){ .type = REPLY_ARRAY, .count = 5 + n, .elems = elems };
 	return &whole;
 }
 
@@ -138,6 +139,7 @@ set_up(void)
 	struct registry_config config = { .key_prefix = "coordd",
 					  .ttl_us = 30000000,
 					  .forget_after_us = 9000000,
+					  .late_after_us = 15000000,
 					  .max_frame = 1 << 20 };
 
 	f.loop = loop_new();
@@ -251,13 +253,13 @@ on_infos(void *arg, enum err err, const struct agent_info *infos, unsigned n)
 }
 
 static void
-on_count(void *arg, enum err err, uint64_t known, uint64_t alive)
+on_count(void *arg, enum err err, uint64_t known, uint64_t alive, uint64_t late)
 {
 	(void)arg;
 	got.fired++;
 	got.err = err;
 	got.number = known;
-	ck_assert(err || alive == known / 2);
+	ck_assert(err || (alive == known / 2 && late == known / 10));
 }
 
 static void
@@ -503,11 +505,13 @@ START_TEST(what_is_wanted_of_a_list_is_asked_for)
 	registry_list(f.registry, STR("n"), &filter, 5, on_infos, NULL);
 	run_idle();
 	ck_assert_str_eq(f.texts[0].data,
-			 "coordd:agents|coordd|n:|[n:|1000|5|1048576|0|:b%3A:");
+			 "coordd:agents|coordd|n:|[n:|1000|5|1048576|0|:b%3A:|15000000");
 	ck_assert_str_eq(f.texts[1].data,
-			 "coordd:agents|coordd|n:|(n:w:%3A1|1000|5|1048576|1|");
-	ck_assert_str_eq(f.texts[2].data, "coordd:agents|coordd|n:w:|[n:w:|1000|5|1048576||");
-	ck_assert_str_eq(f.texts[3].data, "coordd:agents|coordd|n:w:|(n:z:x|1000|5|1048576||");
+			 "coordd:agents|coordd|n:|(n:w:%3A1|1000|5|1048576|1||15000000");
+	ck_assert_str_eq(f.texts[2].data,
+			 "coordd:agents|coordd|n:w:|[n:w:|1000|5|1048576|||15000000");
+	ck_assert_str_eq(f.texts[3].data,
+			 "coordd:agents|coordd|n:w:|(n:z:x|1000|5|1048576|||15000000");
 }
 END_TEST
 

@@ -1,6 +1,6 @@
 -- namespaces: which there are, in the order of the bytes of their names, and how much is in each. Changes nothing.
 --
--- ARGV	[1] prefix  [2] only after this one, encoded, '' from the start  [3] tell at most so many
+-- ARGV	[1] prefix  [2] only after this one, encoded, '' from the start  [3] tell at most so many, 0: only that one
 -- Reply of each its name, encoded, and how many queues, agents and breakers it has
 local P, out = ARGV[1], {}
 local sets = { P .. ':queues', P .. ':agents', P .. ':breakers' }
@@ -17,6 +17,18 @@ local function is_before(a, b)
 	return false
 end
 
+local function tell(ns)
+	local encoded = string.sub(ns, 1, -2)
+	from = '[' .. encoded .. ';'
+	out[#out + 1] = encoded
+	for s = 1, 3 do
+		out[#out + 1] = redis.call('ZLEXCOUNT', sets[s], '[' .. ns, '(' .. encoded .. ';')
+	end
+end
+
+if ARGV[3] == '0' then
+	tell(ARGV[2] .. ':')
+end
 for i = 1, ARGV[3] do
 	local first
 	for s = 1, 3 do
@@ -29,11 +41,6 @@ for i = 1, ARGV[3] do
 	if not first then
 		break
 	end
-	local encoded = string.sub(first, 1, -2)
-	from = '[' .. encoded .. ';'
-	out[#out + 1] = encoded
-	for s = 1, 3 do
-		out[#out + 1] = redis.call('ZLEXCOUNT', sets[s], '[' .. first, '(' .. encoded .. ';')
-	end
+	tell(first)
 end
 return out
