@@ -36,7 +36,7 @@ TTL, LONG_TTL = within(0.6), within(5)
 # How late the sweep, and a busy machine, may make what is due.
 SWEEP = 0.6
 EXPIRED, DIED, CLOSED = "visibility timeout expired", "holder died", "connection closed"
-GRACE = 1.5
+GRACE = within(1.5)
 FAST_RETURN = {"redis": {"reconnect_max": "200ms"}, "sweep": {"grace": f"{GRACE * 1000:.0f}ms"}}
 
 
@@ -97,8 +97,9 @@ class Holder:
         self.stop()
 
     def register_again(self, **params):
-        """A new incarnation, which does not beat; this one goes on beating, in vain."""
-        return Holder(self.connect, self.agent, ttl=self.ttl, beats=False, **params)
+        """A new incarnation, which does not beat; this one goes on beating, in vain. Or, with `resume`, still this one."""
+        ttl = self.ttl if "resume" in params else LONG_TTL
+        return Holder(self.connect, self.agent, ttl=ttl, beats=False, **params)
 
 
 class World:
@@ -559,7 +560,8 @@ def test_a_paused_queue_gives_no_lease_and_keeps_those_it_has(world):
 
 def test_it_is_kept_for_many_times_the_ttl_by_requests_notifications_or_both_kinds_of_taking(world):
     jobs, other = world.jobs(), world.jobs()
-    asking, notifying = world.holder(ttl=TTL), world.holder(ttl=TTL, notify=True)
+    ttl = within(0.5)
+    asking, notifying = world.holder(ttl=ttl), world.holder(ttl=ttl, notify=True)
     jobs.send_all(numbered(2))
     held = [jobs.take_one(**by_heart(each)) for each in (asking, notifying)]
     other.send_all(numbered(3))
@@ -567,7 +569,7 @@ def test_it_is_kept_for_many_times_the_ttl_by_requests_notifications_or_both_kin
     held_there = consumer.wait_for(2)
     assert [each.deadline for each in held_there] == [None, None]
     begun = time.monotonic()
-    while time.monotonic() < begun + 10 * TTL:
+    while time.monotonic() < begun + 10 * ttl:
         assert jobs.receive(wait=1) is None
         assert ids_of(consumer.quiet()) == numbered(2)
     assert not asking.superseded
@@ -723,13 +725,13 @@ def test_a_client_that_is_gone_before_its_answer_takes_no_lease(own_world, start
 
 def test_leases_end_while_redis_takes_no_more_memory(own_world, start_redis):
     world = own_world(start_redis())
-    jobs, holder, lives = world.jobs(), world.holder(ttl=TTL), world.holder(ttl=TTL)
-    jobs.send_all(numbered(3))
-    held, kept = jobs.take_one(**by_heart(holder)), jobs.take_one(**by_heart(lives))
+    jobs, holder, late = world.jobs(), world.holder(ttl=TTL), world.holder(ttl=TTL)
+    jobs.send_all(numbered(2))
+    held = jobs.take_one(**by_heart(holder))
     world.redis.command("CONFIG", "SET", "maxmemory", "1mb")
-    assert jobs.take_one(**by_heart(lives)).id == "m00002"  # a lease is no send: it is given
+    there = jobs.take_one(**by_heart(late))  # a lease is no send: it is given
     comes_back(jobs, held, 1, DIED, holder.stop())
-    assert jobs.ack(kept) is True
+    comes_back(jobs, there, 1, DIED, late.stop())
 
 
 # -- extend and the cap ------------------------------------------------------------------------
@@ -886,22 +888,22 @@ def test_what_comes_back_goes_to_the_head_of_its_priority(world):
 @pytest.mark.parametrize("count", [5, 100])
 def test_what_those_who_die_together_held_comes_back_in_the_old_order(own_world, count):
     """The broker stands still while they die, so that it finds them dead together."""
-    world = own_world()
+    world = own_world(sweep={"grace": "100ms"})
     jobs = world.jobs()
     ids = jobs.send_all(numbered(600))
     agents = [{"type": "doomed", "instance": f"{i}"} for i in range(count)]
-    client, params = jobs.client, {"ttl": within(0.4)}
+    client, params = jobs.client, {"ttl": within(1)}
     client.results(client.submit_all([("register", {"agent": each, **params}) for each in agents]))
     begun = time.monotonic()
     calls = [("receive", {"agent": jobs.agent, "lease": "heartbeat", "holder": each}) for each in agents * (500 // count)]
     assert ids_of(read_one(each) for each in client.results(client.submit_all(calls))) == ids[:500]
-    assert time.monotonic() - begun < within(0.4), "too slow to tell"
+    assert time.monotonic() - begun < within(1), "too slow to tell"
     world.brokers[0].signal(signal.SIGSTOP)
-    wait_for_time(begun + within(0.5))
+    wait_for_time(begun + within(1.1))
     world.brokers[0].signal(signal.SIGCONT)
     continued = time.monotonic()
     wait_until(lambda: jobs.counts() == (600, 0, 0, 0), 10, "all are back")
-    assert time.monotonic() - continued < within(2)
+    assert time.monotonic() - continued < within(3)
     taken = jobs.take()
     assert [each.attempts for each in taken] == [1] * 500 + [0] * 100
     assert sorted(ids_of(taken)) == ids and ids_of(taken)[500:] == ids[500:]
@@ -936,7 +938,7 @@ def test_many_leases_of_one_holder_end_within_seconds(world, shape, end):
     batches = [("send_batch", {"sender": Queue.sender, "messages": items[i : i + 1000]}) for i in range(0, len(items), 1000)]
     for results in client.results(client.submit_all(batches)):
         assert all(each["delivered"] for each in results)
-    holder = world.holder(ttl=TTL)
+    holder = world.holder(ttl=within(1.5))
     params = {"max": each_holds, **by_heart(holder)}
     asked = client.submit_all([("receive_batch", {"agent": queue.agent, **params}) for queue in queues])
     for batch in client.results(asked):
@@ -953,7 +955,7 @@ def test_many_leases_of_one_holder_end_within_seconds(world, shape, end):
 
     assert reserved() == count * each_holds
     due = ending(holder) or time.monotonic()
-    wait_until(lambda: reserved() == 0, TTL + 10, "all are back")
+    wait_until(lambda: reserved() == 0, 12, "all are back")
     assert time.monotonic() - due < within(4)
     # In the old order, before what was not yet handed out.
     asked = []
@@ -1040,7 +1042,9 @@ def test_a_holder_that_ends_while_it_waits_is_told_and_the_next_in_line_is_serve
     more = {"max": 9} if method == "receive_batch" else {}
     parked = [world.again(jobs, at).park(method, **by_heart(holder), **more) for _ in range(2)]
     behind = world.again(jobs, at).park(visibility_timeout=600)
-    assert not any(each.is_answered() for each in parked)
+    for each in (*parked, behind):
+        each.client.call("queue_stats", agent=jobs.agent)  # which comes after what its connection asked before
+        assert not each.is_answered()
     ends(holder)
     begun = time.monotonic()
     jobs.send("m1")
@@ -1244,7 +1248,7 @@ def test_after_an_outage_who_lives_can_say_so_first(own_world, start_redis, brea
     patient.stop()
     victim = broker if breaks == "the broker" else redis
     victim.kill()
-    wait_for_time(time.monotonic() + 1.2 + TTL)
+    wait_for_time(time.monotonic() + 0.7 + TTL)
     back = time.monotonic()
     victim.start()
     if breaks == "the broker":
@@ -1362,7 +1366,7 @@ def test_nothing_is_left_of_what_is_over(own_world, redis):
     dead.take(200, **by_heart(ended[0]))
     superseded.take(100, **by_heart(ended[1]))
     superseded.take(200, **by_heart(ended[2]))
-    ended[1].register_again()
+    world.holder(ended[1].agent, ttl=within(1), beats=False)
     ended[2].deregister()
     capped.take(**by_heart(keeper))
     consumer = Consumer(world.again(cancelled), 5, **by_heart(keeper))

@@ -25,8 +25,9 @@ if not exists then
 	return { pack('>I7I7I4I4B', now, 0, 0, 0, 0) }
 end
 local policy = settings(unpk(POLICY, ARGV[4]))
-local due = call('ZRANGEBYSCORE', base .. ':b', '-inf', now, 'LIMIT', 0, LIMIT)
-local more = #due == LIMIT
+-- More than it takes back: of many small ones the last handed out must be known to go back first.
+local due = call('ZRANGEBYSCORE', base .. ':b', '-inf', now, 'LIMIT', 0, 5 * LIMIT)
+local more = #due == 5 * LIMIT
 if force and grace > now and not more then
 	-- Those that only the grace holds back.
 	local held_back = call('ZRANGEBYSCORE', base .. ':b', grace, grace, 'LIMIT', 0, LIMIT)
