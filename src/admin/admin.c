@@ -111,6 +111,8 @@ on_request(void *arg, struct http_request *req)
 	if (asked.route)
 		query_read(&asked.query, asked.route, query, &text, &why);
 	asked.text = &text;
+	if (asked.route)
+		http_set_tag(req, (unsigned)(asked.route - routes));
 	if (why.err)
 		problem_say(req, 400, err_code(why.err), "%s", why.text);
 	else if (!asked.route)
@@ -118,6 +120,14 @@ on_request(void *arg, struct http_request *req)
 	else if (asked.route->access != ROUTE_WRITE || may_write(a, req))
 		handlers[asked.route - routes](a, req, &asked);
 	buf_done(&text);
+}
+
+static void
+on_answer(void *arg, unsigned tag, int status)
+{
+	(void)arg;
+	(void)tag;
+	(void)status;
 }
 
 void
@@ -153,7 +163,8 @@ admin_new(const struct admin_parts *parts, const struct admin_config *config,
 	TAILQ_INIT(&a->asks);
 	TAILQ_INIT(&a->tails);
 	read_operators(a);
-	a->http = http_new(parts->loop, &config->http, urls, n, unix_mode, on_request, a, why);
+	a->http = http_new(parts->loop, &config->http, urls, n, unix_mode, on_request,
+			   on_answer, a, why);
 	if (a->http)
 		return a;
 	admin_free(a);

@@ -209,9 +209,7 @@ ask_begin(struct admin *a, struct http_request *req, const struct asked *asked,
 	struct ask *ask;
 
 	http_peer_uid(req, &how.uid);
-	if (asked->query.have & Q(namespace) && !ns.n) {
-		problem_say(req, 400, "bad_request", "namespace must not be empty");
-	} else if (put_params(&params, req, asked, &why)) {
+	if (put_params(&params, req, asked, &why)) {
 		problem_say(req, 400, err_code(why.err), "%s", why.text);
 	} else {
 		ask = xcalloc(1, sizeof(*ask));

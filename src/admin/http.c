@@ -63,6 +63,7 @@ struct http_request {
 	struct evhttp_request *ev;
 	struct http_stream stream; /* on_end is NULL while it is none */
 	struct str path, query;
+	unsigned tag;
 	char peer[PEER_TEXT];
 };
 
@@ -82,6 +83,7 @@ struct http {
 	struct loop *loop;
 	struct http_config config;
 	http_cb *cb;
+	http_count_cb *count;
 	void *arg;
 	struct listeners *listeners;
 	struct evhttp *ev;
@@ -429,6 +431,7 @@ on_request(struct evhttp_request *ev, void *arg)
 	req = xcalloc(1, sizeof(*req));
 	req->conn = c;
 	req->ev = ev;
+	req->tag = HTTP_UNTAGGED;
 	c->req = req;
 	conn_enter(c, PHASE_ASKED);
 	read_peer(req, bufferevent_getfd(c->bev));
@@ -504,6 +507,12 @@ http_peer(const struct http_request *req)
 	return req->peer;
 }
 
+void
+http_set_tag(struct http_request *req, unsigned tag)
+{
+	req->tag = tag;
+}
+
 /* Answers ---------------------------------------------------------------------------------------- */
 
 static void
@@ -572,6 +581,7 @@ http_reply(struct http_request *req, int status, const char *type, const char *a
 
 	if (!out)
 		abort();
+	c->http->count(c->http->arg, req->tag, status);
 	put_headers(req, type);
 	if (allow)
 		evhttp_add_header(headers, "Allow", allow);
@@ -621,6 +631,7 @@ http_stream_begin(struct http_request *req, void (*on_end)(void *arg), void *arg
 		return NULL;
 	h->streams++;
 	req->stream = (struct http_stream){ req, on_end, arg };
+	h->count(h->arg, req->tag, 200);
 	put_headers(req, "text/event-stream");
 	evhttp_connection_set_closecb(evhttp_request_get_connection(req->ev), on_stream_closed,
 				      c);
@@ -676,7 +687,8 @@ http_set_config(struct http *h, const struct http_config *config)
 
 struct http *
 http_new(struct loop *loop, const struct http_config *config, const char *const *urls,
-	 unsigned n, unsigned unix_mode, http_cb *cb, void *arg, struct errmsg *why)
+	 unsigned n, unsigned unix_mode, http_cb *cb, http_count_cb *count, void *arg,
+	 struct errmsg *why)
 {
 	struct listeners *listeners = listeners_bind(loop, urls, n, unix_mode, BACKLOG, why);
 	struct http *h;
@@ -697,6 +709,7 @@ http_new(struct loop *loop, const struct http_config *config, const char *const 
 	h->loop = loop;
 	h->config = *config;
 	h->cb = cb;
+	h->count = count;
 	h->arg = arg;
 	h->listeners = listeners;
 	TAILQ_INIT(&h->conns);

@@ -32,12 +32,16 @@ struct http_config {
 /* A request; `req` must be answered with one http_reply() or http_stream_begin(), now or later. */
 typedef void http_cb(void *arg, struct http_request *req);
 
+/* One was answered with this status; `tag` is what http_set_tag() said last, or HTTP_UNTAGGED. */
+typedef void http_count_cb(void *arg, unsigned tag, int status);
+#define HTTP_UNTAGGED (~0u)
+
 /*
  * Serve on all of `urls` (as listeners_new()), or on none: then NULL, and `why` names the address.
  */
-struct http *
-http_new(struct loop *loop, const struct http_config *config, const char *const *urls,
-	 unsigned n, unsigned unix_mode, http_cb *cb, void *arg, struct errmsg *why);
+struct http *http_new(struct loop *loop, const struct http_config *config,
+		      const char *const *urls, unsigned n, unsigned unix_mode, http_cb *cb,
+		      http_count_cb *count, void *arg, struct errmsg *why);
 /* Every request that was not answered, and every stream, is gone afterwards; no callback runs. */
 void http_free(struct http *http);
 /* For what comes from now on, and at once for the deadlines. */
@@ -60,6 +64,8 @@ const char *http_header(const struct http_request *req, const char *name); /* NU
 bool http_peer_uid(const struct http_request *req, uid_t *uid);
 const char *http_peer(
 	const struct http_request *req); /* for logs: "127.0.0.1:50122", "unix:pid=812,uid=0" */
+
+void http_set_tag(struct http_request *req, unsigned tag);
 
 /* Answer with what `body` holds, which is empty afterwards. `type` is a media type; `allow` is for 405, else NULL. */
 void http_reply(struct http_request *req, int status, const char *type, const char *allow,

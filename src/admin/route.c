@@ -222,6 +222,8 @@ take_pair(struct query *query, const struct route *route, struct str pair, struc
 		if (query->have & 1u << i)
 			return errmsg_set(why, ERR_BAD_REQUEST, "%.*s is there twice",
 					  (int)name.n, name.p);
+		if (i == QUERY_namespace && !value.n)
+			return errmsg_set(why, ERR_BAD_REQUEST, "namespace must not be empty");
 		query->have |= 1u << i;
 		query->values[i] = value;
 		return OK;

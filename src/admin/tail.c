@@ -171,8 +171,8 @@ tail_on_end(void *arg)
 static bool
 read_kinds(struct str s, unsigned *classes)
 {
-	while (s.n) {
-		const char *comma = memchr(s.p, ',', s.n);
+	for (bool has_more = true; has_more;) {
+		const char *comma = s.n ? memchr(s.p, ',', s.n) : NULL;
 		struct str word = { s.p, comma ? (size_t)(comma - s.p) : s.n };
 		unsigned found = 0;
 
@@ -186,10 +186,11 @@ read_kinds(struct str s, unsigned *classes)
 		if (!found)
 			return false;
 		*classes |= found;
-		s.p += word.n + (comma != NULL);
-		s.n -= word.n + (comma != NULL);
+		has_more = comma != NULL;
+		s.p += word.n + has_more;
+		s.n -= word.n + has_more;
 	}
-	return *classes != 0;
+	return true;
 }
 
 void

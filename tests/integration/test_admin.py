@@ -383,3 +383,466 @@ def test_nobody_may_write(own_admin):
 def test_everybody_may_write(own_admin):
     admin = own_admin(write="always")
     assert admin.write("POST", "/api/v1/queues/a:b/pause", unix=False) == {"changed": True}
+
+
+# -- routes
+
+
+def test_the_openapi_file_has_the_routes_of_the_table(admin):
+    table = (REPO / "src/admin/routes.def").read_text()
+    queries = dict(
+        (member, name or member)
+        for member, name in re.findall(r'^QUERY(?:_AS)?\((\w+), (?:"(\w+)", )?\w+, "', (REPO / "src/admin/queries.def").read_text(), re.M)
+    )
+    rows = re.findall(r'^ROUTE\((\w+), "([^"]+)", (\w+), "(\w*)", (\w+), ([^,]+), ', table, re.M)
+    assert len(rows) == len(re.findall(r"^ROUTE\(", table, re.M)) > 20
+    document = admin.get("/api/v1/openapi.json")
+    seen = [(verb.upper(), path) for path, verbs in document["paths"].items() for verb in verbs]
+    assert sorted(seen) == sorted((verb, path) for verb, path, *_ in rows)
+    index = admin.get("/")["routes"]
+    assert [(each["method"], each["path"]) for each in index] == [(verb, path) for verb, path, *_ in rows]
+    for verb, path, handler, _, access, names in rows:
+        operation = document["paths"][path][verb.lower()]
+        parameters = operation.get("parameters", [])
+        query = {each["name"] for each in parameters if each.get("in") == "query"}
+        wanted = {queries[name] for name in re.findall(r"Q\((\w+)\)", names)}
+        assert query - {"namespace"} == wanted, path
+        assert ("namespace" in query) == (handler in ("ask", "messages", "events")), path
+        assert {each["name"] for each in parameters if each.get("in") == "path"} == set(re.findall(r"{(\w+)}", path))
+        assert ({"$ref": "#/components/parameters/mark"} in parameters) == (access == "WRITE"), path
+    ids = [verbs[verb]["operationId"] for verbs in document["paths"].values() for verb in verbs]
+    assert len(set(ids)) == len(ids)
+
+
+def test_every_route_answers(admin):
+    """Nothing that the index lists is a dead end: it answers, or says what is missing."""
+    values = {"{queue}": "a:b", "{type}": "t", "{instance}": "i", "{name}": "n", "{dead}": "d", "{connection}": "999999"}
+    for route in admin.get("/")["routes"]:
+        path = re.sub(r"{\w+}", lambda found: values[found[0]], route["path"])
+        if path in ("/api/v1/events", "/api/v1/drain"):
+            continue
+        headers = {"X-Coordd-Request": "1"} if route["method"] != "GET" else {}
+        answer = admin.ask(route["method"], path, headers=headers, unix=True)
+        assert answer.status in (200, 400, 404), (path, answer.body)
+        if answer.status == 404:
+            assert "of that name" in answer.json()["detail"] or "breaker" in answer.json()["detail"], answer.body
+
+
+def test_queues(admin, broker, queue):
+    agent = queue.agent
+    path = f"/api/v1/queues/{agent['type']}:{agent['instance']}"
+    ids = [queue.send(payload={"n": n}) for n in range(3)]
+    stats = admin.get(path)
+    assert stats["agent_id"] == agent and stats["ready"] == {"9": 0, "5": 3, "1": 0} and not stats["paused"]
+    rows = admin.get("/api/v1/queues?limit=1000&type=worker")["items"]
+    assert stats["oldest_age"] >= 0
+    assert {**stats, "oldest_age": None} in [{**row, "oldest_age": None} for row in rows]
+    assert admin.write("POST", path + "/pause") == {"changed": True}
+    assert admin.write("POST", path + "/pause") == {"changed": False}
+    assert admin.get(path)["paused"] is True
+    assert admin.write("POST", path + "/resume") == {"changed": True}
+    messages = admin.get(path + "/messages?state=ready&limit=2")
+    assert messages["next"] is None
+    assert [each["message"]["message_id"] for each in messages["items"]] == ids[:2]
+    assert all("payload" not in each["message"] and each["message"]["payload_bytes"] == 4 for each in messages["items"])
+    shown = admin.get(path + "/messages?payload=1")["items"]
+    assert [each["message"]["payload"] for each in shown] == [{"n": 0}, {"n": 1}, {"n": 2}]
+    assert admin.write("POST", path + "/purge") == {"purged": 3}
+    assert queue.counts() == (0, 0, 0, 0)
+
+
+def test_dead_letters(admin, queue):
+    path = f"/api/v1/queues/{queue.agent['type']}:{queue.agent['instance']}"
+    ids = [queue.kill() for _ in range(5)]
+    page = admin.get(path + "/messages?state=dead&limit=2")
+    rest = admin.get(path + f"/messages?state=dead&limit=9&cursor={page['next']}")
+    dead = page["items"] + rest["items"]
+    assert [each["queue_message"]["message"]["message_id"] for each in dead] == ids and rest["next"] is None
+    assert all("payload" not in each["queue_message"]["message"] for each in dead)
+    one, two = dead[0]["id"], dead[1]["id"]
+    assert admin.write("POST", f"{path}/dead/{one}/redrive") == {"redriven": 1}
+    assert admin.write("POST", f"{path}/dead/{one}/redrive", status=404)["code"] == "not_found"
+    assert admin.write("DELETE", f"{path}/dead/{two}") == {"dropped": 1}
+    assert admin.write("DELETE", f"{path}/dead/{two}", status=404)["code"] == "not_found"
+    assert admin.write("POST", path + "/redrive", limit=2) == {"redriven": 2}
+    assert queue.counts() == (3, 0, 0, 1)
+    assert admin.write("POST", path + "/redrive") == {"redriven": 1}
+
+
+def test_bodies(admin):
+    def post(body):
+        answer = admin.ask("POST", "/api/v1/queues/a:b/redrive", body=body, headers={"X-Coordd-Request": "1"}, unix=True)
+        return answer.status, answer.json().get("detail")
+
+    assert post('{"limit": 1, "ids": []}')[0] == 200
+    assert post("{}")[0] == 200 and post("")[0] == 200
+    for bad, said in (
+        ("[]", "JSON object"),
+        ('{"limit": 1,}', "body:1:"),
+        ('{"limit": 1, "limit": 2}', "body:1:"),
+        ('{"limit": "1"}', "limit"),
+        ('{"limit": 1.5}', "limit"),
+        ('{"ids": [1]}', "ids[0]"),
+        ('{"rate": 5}', "rate"),
+        ('{"agent": {"type": "x", "instance": "y"}}', "agent"),
+        ("[" * 1000 + "]" * 1000, "body"),
+        ('{"ids": ' + "[" * 20 + "]" * 20 + "}", "nested"),
+        ('{"ids": ["\\ud800"]}', "body"),
+        (b'{"ids": ["\xff"]}', "body"),
+    ):
+        status, detail = post(bad)
+        assert status == 400 and said in detail, (bad, detail)
+
+
+def test_show_payloads_is_off(own_admin):
+    admin = own_admin(show_payloads=False)
+    queue = Queue(admin.broker.connect(), {"type": "worker", "instance": "q"})
+    queue.send(payload={"secret": "s3cret"})
+    path = "/api/v1/queues/worker:q/messages"
+    assert admin.ask("GET", path + "?payload=1").status == 403
+    assert b"s3cret" not in admin.ask("GET", path).body
+
+
+def test_names_of_all_kinds(admin, broker):
+    """What is special to paths, queries, the text of a queue, or JSON comes back as it was."""
+    client = broker.connect()
+    names = ["a:b", "a%3Ab", "a/b", "..x", "ä ö", '"<script>\\', "a+b", "a&b=c", "\u2028", "#?"]
+    for instance in names:
+        queue = Queue(client, {"type": "t:%/", "instance": instance})
+        queue.send()
+        text = "t%3A%25/:" + instance.replace("%", "%25").replace(":", "%3A")
+        path = "/api/v1/queues/" + "".join(f"%{byte:02X}" for byte in text.encode())
+        assert admin.get(path)["agent_id"] == queue.agent
+        body = admin.ask("GET", path).body
+        assert b"<" not in body and "\u2028".encode() not in body
+        assert admin.write("POST", path + "/purge") == {"purged": 1}
+
+
+def test_agents(admin, broker):
+    namespace = fresh("agents")
+    client = broker.in_namespace(namespace)
+    agents = [{"type": f"t:{n % 2}", "instance": f"i%{n}"} for n in range(7)]
+    for agent in agents:
+        client.call("register", agent=agent, capabilities=["plan"] if agent["instance"] == "i%3" else [])
+    rows, cursor = [], ""
+    while cursor is not None:
+        page = admin.get(f"/api/v1/agents?namespace={namespace}&limit=3{cursor and '&cursor=' + cursor.replace('%', '%25')}")
+        rows += page["items"]
+        cursor = page["next"]
+    assert sorted(row["agent_id"]["instance"] for row in rows) == sorted(agent["instance"] for agent in agents)
+    assert [row["agent_id"] for row in admin.get(f"/api/v1/agents?namespace={namespace}&capability=plan")["items"]] == [agents[3]]
+    assert len(admin.get(f"/api/v1/agents?namespace={namespace}&alive=true&type=t:1")["items"]) == 3
+    path = f"/api/v1/agents/t:1/i%253?namespace={namespace}"
+    assert admin.get(path)["capabilities"] == ["plan"]
+    assert admin.write("DELETE", path) == {"removed": True}
+    assert admin.write("DELETE", path, status=404)["code"] == "not_found"
+    assert admin.get(path, 404)["code"] == "not_found"
+
+
+def test_breakers(admin, broker):
+    namespace = fresh("breakers")
+    client = broker.in_namespace(namespace)
+    for name in ("llm:api", "b", "c"):
+        client.call("breaker_acquire", name=name)
+    where = f"?namespace={namespace}"
+    first = admin.get(f"/api/v1/breakers{where}&limit=2")
+    second = admin.get(f"/api/v1/breakers{where}&limit=2&cursor={first['next']}")
+    assert [row["name"] for row in first["items"] + second["items"]] == ["b", "c", "llm:api"]
+    assert admin.get(f"/api/v1/breakers/llm:api{where}")["state"] == "closed"
+    assert admin.write("POST", f"/api/v1/breakers/llm:api/trip{where}", **{"for": 60})["state"] == "open"
+    assert client.call("breaker_get", name="llm:api")["state"] == "open"
+    assert admin.write("POST", f"/api/v1/breakers/llm:api/reset{where}")["state"] == "closed"
+    assert admin.write("POST", f"/api/v1/breakers/none/reset{where}", status=404)["code"] == "not_found"
+
+
+def test_namespaces_are_apart(admin, broker):
+    namespace = fresh("ns")
+    queue = Queue(broker.in_namespace(namespace), {"type": "worker", "instance": "q"})
+    queue.send()
+    assert admin.get(f"/api/v1/queues/worker:q?namespace={namespace}")["size"] == 1
+    assert admin.get(f"/api/v1/queues/worker:q?namespace={namespace}x")["size"] == 0
+    assert admin.write("POST", f"/api/v1/queues/worker:q/purge?namespace={namespace}x") == {"purged": 0}
+    assert namespace in [row["namespace"] for row in admin.get("/api/v1/namespaces?limit=1000")["items"]]
+    for bad in ("", "x" * 200, "%0a", "%ff"):
+        path = f"/api/v1/queues/worker:q/purge?namespace={bad}"
+        assert admin.write("POST", path, status=400)["code"] == "bad_request"
+        assert admin.get(f"/api/v1/events?namespace={bad}", 400)["code"] == "bad_request"
+
+
+def test_connections_and_the_audit(admin, broker):
+    client = broker.connect()
+    client.call("hello", client=(name := fresh("me")))
+    rows = admin.get("/api/v1/connections?limit=1000")["items"]
+    mine = [row for row in rows if row["client"] == name]
+    assert len(mine) == 1 and not [row for row in rows if row["client"] == "http"]
+    first = admin.get("/api/v1/connections?limit=1")
+    assert first["next"] == first["items"][0]["id"]
+    assert all(row["id"] > first["next"] for row in admin.get(f"/api/v1/connections?cursor={first['next']}")["items"])
+    assert admin.write("DELETE", f"/api/v1/connections/{mine[0]['id']}") == {"closed": True}
+    client.expect_closed()
+    assert admin.write("DELETE", f"/api/v1/connections/{mine[0]['id']}", status=404)["code"] == "not_found"
+    assert admin.write("DELETE", "/api/v1/connections/x", status=400)["code"] == "bad_request"
+
+    def kept():
+        return [row for row in admin.get("/api/v1/audit?limit=20")["items"] if row["target"] == str(mine[0]["id"])]
+
+    entry = wait_until(kept, 5, "it is in the audit")[0]
+    assert entry["method"] == "close_connection" and entry["client"] == "http" and entry["uid"] == 0
+    assert entry["peer"].startswith("unix:pid=")
+
+
+def test_drain_and_the_level_of_the_log(own_admin):
+    admin = own_admin()
+    assert admin.write("POST", "/api/v1/log-level", level="debug")["level"] == "debug"
+    assert admin.write("POST", "/api/v1/drain")["draining"] is True
+    assert admin.get("/livez") and admin.get("/readyz", 503)["status"] == "fail"
+    assert admin.get("/api/v1/status")["draining"] is True
+    assert admin.write("POST", "/api/v1/undrain")["draining"] is False
+    assert admin.get("/readyz")
+
+
+def test_ten_thousand_queues_page_by_page(own):
+    admin = Admin(own(queues={"forget_after": "1h"}), limit=60)
+    client = admin.broker.connect()
+    sender, message = Queue.sender, {"message_type": "event"}
+    for start in range(0, 10000, 1000):
+        sends = [
+            {"recipient": {"type": "t", "instance": f"{start + n:05}"}, "message": {"message_id": f"m{start + n}", **message}}
+            for n in range(1000)
+        ]
+        client.call("send_batch", sender=sender, messages=sends)
+    names, cursor = [], ""
+    connection = admin.connection()
+    while cursor is not None:
+        connection.request("GET", f"/api/v1/queues?limit=1000{cursor and '&cursor=' + cursor}")
+        answer = Answer(connection.getresponse())
+        page = answer.json()
+        assert answer.status == 200 and len(page["items"]) <= 1000
+        names += [row["agent_id"]["instance"] for row in page["items"]]
+        cursor = page["next"]
+    connection.close()
+    assert names == sorted(set(names)) and len(names) == 10000
+    before = admin.broker.resident()
+    for _ in range(30):
+        assert len(admin.get("/api/v1/queues?limit=1000")["items"]) == 1000
+    assert admin.broker.resident() - before < 30 << 20
+
+
+# -- streams
+
+
+class Stream:
+    """A stream of events, read as a browser does."""
+
+    def __init__(self, admin, query="", **headers):
+        self.connection = admin.connection()
+        self.connection.request("GET", "/api/v1/events" + query, headers=headers)
+        self.response = self.connection.getresponse()
+        assert self.response.status == 200, self.response.read()
+        assert self.response.headers["Content-Type"] == "text/event-stream"
+        self.comments = []
+        self.retry = None
+
+    def line(self):
+        line = self.response.readline()
+        assert line, "the stream has ended"
+        return line.decode().rstrip("\n")
+
+    def event(self):
+        """The next one: (id, class, data)."""
+        fields = {}
+        while True:
+            line = self.line()
+            if line.startswith(":"):
+                self.comments.append(line[1:].strip())
+            elif line:
+                name, _, value = line.partition(": ")
+                fields[name] = value
+            elif "data" in fields:
+                return int(fields["id"]), fields["event"], json.loads(fields["data"])
+            elif "retry" in fields:
+                self.retry = int(fields.pop("retry"))
+
+    def begun(self):
+        while "watching" not in self.comments:
+            line = self.line()
+            if line.startswith(":"):
+                self.comments.append(line[1:].strip())
+        return self
+
+    def close(self):
+        self.connection.close()
+        self.response.close()
+
+
+def test_events_come_through_every_broker(redis, make_broker):
+    prefix = {"redis": {"key_prefix": fresh("two")}}
+    one, two = (make_broker(redis, config=prefix).start() for _ in range(2))
+    streams = [Stream(Admin(each)).begun() for each in (one, two)]
+    only = Stream(Admin(one), "?kinds=breakers,agents").begun()
+    client = two.connect()
+    queue = Queue(client, {"type": "worker", "instance": "q"})
+    client.call("pause_queue", agent=queue.agent)
+    client.call("register", agent={"type": "a", "instance": "<b>"})
+    client.call("breaker_acquire", name="llm")
+    client.call("breaker_trip", name="llm")
+    seen = [[stream.event() for _ in range(3)] for stream in streams]
+    for each in seen:
+        assert [kind for _, kind, _ in each] == ["queue", "agent", "breaker"]
+        assert [data["event"] for _, _, data in each] == ["queue_paused", "agent_registered", "breaker_opened"]
+        assert each[0][2]["agent_id"] == queue.agent and each[1][2]["agent_id"]["instance"] == "<b>"
+        ids = [number for number, _, _ in each]
+        assert ids == sorted(set(ids))
+    assert [data for _, _, data in seen[0]] == [data for _, _, data in seen[1]]
+    assert [only.event()[1] for _ in range(2)] == ["agent", "breaker"]
+    other = Stream(Admin(one), "?namespace=elsewhere", **{"Last-Event-ID": "7"})
+    assert other.event()[1:] == ("resync", {"lost": None})
+    for each in (*streams, only, other):
+        each.close()
+    for bad in ("", "ops", "queues,", "queue"):
+        assert Admin(one).get(f"/api/v1/events?kinds={bad}", 400)["code"] == "bad_request"
+
+
+def test_a_stream_lives_through_an_outage_and_says_so(start_redis, make_broker):
+    redis = start_redis()
+    broker = make_broker(redis, expected_errors=["redis."], config={"redis": {"command_timeout": "300ms"}}).start()
+    admin = Admin(broker, limit=30)
+    early = Stream(admin).begun()
+    redis.signal(signal.SIGSTOP)
+    try:
+        wait_until(lambda: admin.ask("GET", "/readyz").status == 503, 10, "it is not ready")
+        late = Stream(admin)
+    finally:
+        redis.signal(signal.SIGCONT)
+    assert late.event()[1] == "resync"
+    queue = Queue(broker.connect(), {"type": "worker", "instance": "q"})
+    wait_until(lambda: admin.ask("GET", "/readyz").status == 200, 10, "it is ready again")
+    queue.client.call("pause_queue", agent=queue.agent)
+    for stream in (early, late.begun()):
+        kinds = [stream.event()[1]]
+        while kinds[-1] == "resync":
+            kinds.append(stream.event()[1])
+        assert kinds[-1] == "queue"
+        stream.close()
+
+
+def test_a_comment_comes_while_nothing_happens(own_admin):
+    stream = Stream(own_admin(limit=40, idle_timeout="3s", header_timeout="1s"))
+    began = time.monotonic()
+    while "keep-alive" not in stream.comments:
+        line = stream.line()
+        if line.startswith(":"):
+            stream.comments.append(line[1:].strip())
+    assert 10 < time.monotonic() - began < within(25)
+    stream.close()
+
+
+def test_as_many_streams_as_may_be(own_admin):
+    admin = own_admin(max_streams=2)
+    kept = [Stream(admin) for _ in range(2)]
+    assert admin.get("/api/v1/events", 503)["code"] == "overloaded"
+    assert admin.get("/livez")
+    kept.pop().close()
+    wait_until(lambda: admin.ask("HEAD", "/api/v1/events").status == 200, 5)
+
+    def again():
+        connection = admin.connection()
+        connection.request("GET", "/api/v1/events")
+        status = connection.getresponse().status
+        connection.close()
+        return status == 200
+
+    wait_until(again, 10, "a place is free")
+    kept.pop().close()
+
+
+def test_who_does_not_read_a_stream_is_dropped(own):
+    """It misses what it does not take, and costs no more than a bound; the broker serves all others."""
+    admin = Admin(own(admin={"idle_timeout": "1s"}), limit=30)
+    client = admin.broker.connect()
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.settimeout(within(30))
+        sock.connect(("127.0.0.1", admin.port))
+        sock.sendall(b"GET /api/v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        data = sock.recv(2048)
+        while b"watching" not in data:
+            data += sock.recv(2048)
+        before = admin.broker.resident()
+        agents = [{"type": "t" * 100, "instance": f"{n}" + "i" * 100} for n in range(50)]
+
+        def is_dropped():
+            ids = client.submit_all([(method, {"agent": each}) for _ in range(10) for each in agents for method in ("pause_queue", "resume_queue")])
+            client.results(ids)
+            return process_streams(admin) == 0
+
+        wait_until(is_dropped, 30, "it is dropped")
+        assert admin.broker.resident() - before < 40 << 20
+        assert admin.get("/livez")
+
+
+def process_streams(admin):
+    """How many streams there are: sockets of the admin port that are established."""
+    found = 0
+    for line in open(f"/proc/{admin.broker.pid}/net/tcp", encoding="ascii").readlines()[1:]:
+        fields = line.split()
+        found += fields[1].endswith(f":{admin.port:04X}") and fields[3] == "01"
+    return found
+
+
+def test_who_says_much_on_a_stream_is_not_listened_to(admin):
+    with admin.open() as sock:
+        sock.sendall(b"GET /api/v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        sock.recv(4096)
+        before = admin.broker.resident()
+        sock.settimeout(0.5)
+        try:
+            for _ in range(400):
+                sock.sendall(b"x" * (1 << 17))
+        except OSError:
+            pass
+        assert admin.broker.resident() - before < 16 << 20
+        assert admin.get("/livez")
+
+
+def test_streams_and_open_requests_do_not_hold_up_a_stop(own_admin):
+    admin = own_admin()
+    stream, idle = Stream(admin).begun(), admin.open()
+    idle.sendall(b"GET /livez HTTP/1.1\r\n")
+    began = time.monotonic()
+    admin.broker.stop()
+    assert time.monotonic() - began < within(5)
+    stream.close()
+    idle.close()
+
+
+# -- start
+
+
+def test_an_address_that_cannot_be_had(own_admin, redis, make_broker):
+    admin = own_admin()
+    for listen in (f"tcp://127.0.0.1:{admin.port}", f"unix://{admin.broker.admin_path}"):
+        second = make_broker(redis, config={"admin": {"listen": [listen]}}, expected_errors=("",))
+        assert second.run_to_end() == 69
+        assert listen in second.errors() or str(admin.port) in second.errors()
+    open_to_all = make_broker(redis, config={"admin": {"listen": ["tcp://0.0.0.0:0"]}}, expected_errors=("",))
+    assert open_to_all.run_to_end() == 78
+    assert "admin.listen" in open_to_all.errors()
+
+
+def test_it_can_be_off(own):
+    broker = own(admin={"enabled": False})
+    assert broker.admin == [] and not broker.admin_path.exists()
+
+
+def test_many_clients_that_come_and_go_leave_nothing(own_admin):
+    admin = own_admin()
+    admin.get("/livez")
+    files = admin.broker.open_files()
+    for n in range(300):
+        with admin.open() as sock:
+            sock.sendall((request("/api/v1/queues"), b"GET /livez HT", b"", b"\xff\r\n\r\n", b"GET /api/v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n")[n % 5])
+            if n % 2:
+                sock.recv(100) if n % 5 in (0, 3, 4) else None
+    wait_until(lambda: admin.broker.open_files() <= files, 10, "all are closed")
+    assert admin.get("/livez")
