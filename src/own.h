@@ -51,7 +51,7 @@ struct server {
 	struct service *service; /* the manager that runs us, if one does */
 	struct admin *admin;     /* NULL when it is not enabled */
 	struct event *on_term, *on_int, *on_hup, *on_usr1, *on_usr2;
-	struct timer stopping, announce;
+	struct timer stopping, announce, page;
 	struct bell *bell;
 	struct loglevel loglevel;
 	char instance_id[QUEUES_BROKER_LEN +
@@ -60,7 +60,7 @@ struct server {
 	bool is_announced, is_reloading, is_draining,
 		is_stopping; /* what the state is made of */
 	bool is_closing;
-	uint64_t close_at_us, stop_until_us;
+	uint64_t started_us, close_at_us, stop_until_us;
 	int status;
 };
 
@@ -73,6 +73,9 @@ bool server_drain(struct server *srv, bool drain, const char *by);
 /* TERM or INT: no new connections, no new work; leave once all is answered, or in time. The second one leaves at once. */
 void server_stop(struct server *srv, int signal);
 void server_stop_step(void *srv);
+
+/* page.c: the page of base/log_page.h, once a second. */
+void server_page(void *srv);
 
 /* control.c */
 extern const struct control_ops server_control_ops;

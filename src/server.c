@@ -18,6 +18,7 @@
 
 #include "base/id.h"
 #include "base/log.h"
+#include "base/log_page.h"
 #include "base/unit.h"
 #include "net/passed.h"
 #include "own.h"
@@ -81,6 +82,7 @@ server_note_state(struct server *srv)
 		  log_text("to", server_state_names[state]));
 	srv->state = state;
 	service_note(srv->service, service_phases[state]);
+	server_page(srv);
 	if (srv->admin)
 		admin_note_state(srv->admin, server_state_names[state]);
 }
@@ -524,8 +526,17 @@ server_free(struct server *srv)
 	loglevel_done(&srv->loglevel);
 	timer_done(&srv->stopping);
 	timer_done(&srv->announce);
+	timer_done(&srv->page);
 	service_free(srv->service);
 	loop_free(srv->loop);
+}
+
+static void
+serve(struct server *srv)
+{
+	server_page(srv);
+	log_page_catch();
+	loop_run(srv->loop);
 }
 
 int
@@ -541,6 +552,8 @@ server_run(const struct config *cfg)
 	}
 	timer_init(&srv.stopping, srv.loop, server_stop_step, &srv);
 	timer_init(&srv.announce, srv.loop, announce, &srv);
+	timer_init(&srv.page, srv.loop, server_page, &srv);
+	srv.started_us = loop_now_us(srv.loop);
 	srv.service = service_new(srv.loop, &service_ops, &srv);
 	loglevel_init(&srv.loglevel, srv.loop, cfg->log.level);
 	watch_signals(&srv);
@@ -549,7 +562,7 @@ server_run(const struct config *cfg)
 	if (err)
 		server_fail(&srv, status_of(err), why.text);
 	else
-		loop_run(srv.loop);
+		serve(&srv);
 	if (!srv.status)
 		log_event(LOG_SERVER_STOPPED);
 	server_free(&srv);

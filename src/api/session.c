@@ -151,7 +151,6 @@ request_parked(struct request *r, bool parked)
 		return;
 	r->is_parked = parked;
 	r->has_parked = true;
-	r->since_us = loop_now_us(s->api->loop) - r->since_us;
 	s->in_flight += parked ? -r->weight : r->weight;
 	s->parked += parked ? 1u : -1u;
 	s->api->parked += parked ? 1u : -1u;
@@ -206,7 +205,8 @@ request_end(struct request *r, bool wrote)
 	session_unref(s);
 }
 
-/* An answer that took long is worth a line; the time that Redis took is that of its last call. */
+/* An answer that took long is worth a line, unless the client wanted to wait; the time that Redis took is that of its last
+ * call. */
 static void
 note_slow(struct request *r, enum err err)
 {
@@ -214,9 +214,8 @@ note_slow(struct request *r, enum err err)
 	uint64_t limit_us = s->api->config.slow_request_us, took_us;
 	struct store_info info;
 
-	request_parked(r, false);
 	took_us = loop_now_us(s->api->loop) - r->since_us;
-	if (!limit_us || took_us <= limit_us || !s->conn)
+	if (!limit_us || took_us <= limit_us || r->has_parked || !s->conn)
 		return;
 	store_info(s->api->store, &info);
 	log_event(LOG_REQUEST_SLOW, log_text("method", method_names[r->method]),

@@ -39,7 +39,7 @@ struct api {
 	char instance_id[24];
 	char name[129]; /* for people */
 	uint64_t started_us;
-	uint64_t second_us, lag_us; /* last api_on_second(), and how late it may be */
+	uint64_t second_us, lag_us;    /* last api_on_second(), and how late it may be */
 	bool is_draining, is_stopping; /* the second implies the first */
 	const struct control_ops *control;
 	void *control_arg;
@@ -142,10 +142,8 @@ struct request {
 	struct session *session;
 	uint32_t msgid;
 	enum method method;
-	unsigned weight; /* in session->in_flight */
-	uint64_t
-		since_us; /* our clock, moved by the time for which it was parked. While it is parked: how long it
-			      took until then */
+	unsigned weight;   /* in session->in_flight */
+	uint64_t since_us; /* our clock */
 	bool is_note, is_parked, has_parked, is_lease, is_batch, may_park;
 	struct queue *queue;
 	struct receive *receive;

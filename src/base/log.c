@@ -105,6 +105,21 @@ log_set_journal(const char *path)
 
 /* Writing ---------------------------------------------------------------------------------------- */
 
+size_t
+log_put_line(char *out, const struct log_entry *e)
+{
+	switch (format) {
+	case LOG_FORMAT_JOURNAL:
+		return log_put_prefixed(out, e);
+	case LOG_FORMAT_JSON:
+		return log_put_json(out, e);
+	case LOG_FORMAT_TEXT:
+		return log_put_text(out, e, has_colour);
+	default:
+		return log_put_logfmt(out, e);
+	}
+}
+
 /* To the journal; where nobody listens, to standard error, which leads there too as a rule. */
 static bool
 write_journal(const struct log_entry *entry)
@@ -114,7 +129,7 @@ write_journal(const struct log_entry *entry)
 	if (sink_send_journal(datagram, log_put_journal(datagram, entry)))
 		return true;
 	return errno != EAGAIN && errno != ENOBUFS &&
-	       sink_write(datagram, log_put_prefixed(datagram, entry));
+	       sink_write(datagram, log_put_line(datagram, entry));
 }
 
 static bool
@@ -122,16 +137,8 @@ write_entry(const struct log_entry *entry)
 {
 	char line[LOG_LINE_MAX];
 
-	switch (format) {
-	case LOG_FORMAT_JOURNAL:
-		return write_journal(entry);
-	case LOG_FORMAT_JSON:
-		return sink_write(line, log_put_json(line, entry));
-	case LOG_FORMAT_TEXT:
-		return sink_write(line, log_put_text(line, entry, has_colour));
-	default:
-		return sink_write(line, log_put_logfmt(line, entry));
-	}
+	return format == LOG_FORMAT_JOURNAL ? write_journal(entry)
+					    : sink_write(line, log_put_line(line, entry));
 }
 
 static bool

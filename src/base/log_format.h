@@ -39,4 +39,7 @@ size_t log_put_prefixed(char *out, const struct log_entry *e);
  * the fields hold their values as they are. */
 size_t log_put_journal(char *out, const struct log_entry *e);
 
+/* log.c: in the format that is configured; where that is the journal's, as log_put_prefixed(). */
+size_t log_put_line(char *out, const struct log_entry *e);
+
 #endif

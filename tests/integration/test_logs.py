@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from harness import COORDD, Broker, Queue, fresh, wait_until, within
+from harness import COORDD, LOG_FIELD, Broker, Queue, fresh, wait_until, within
 
 AGENT = {"type": "worker", "instance": "one"}
 
@@ -338,6 +338,40 @@ def test_a_flood_of_one_event_is_cut_and_told(own):
     wait_until(told, 10, "all are written or counted")
     seconds = [line["ts"][:19] for line in broker.logged("conn.refused_frame")]
     assert max(seconds.count(each) for each in seconds) <= 5
+
+
+# -- the last words
+
+
+@pytest.mark.parametrize("name", ["QUIT", "ABRT"])
+@pytest.mark.parametrize("form", ["logfmt", "json"])
+def test_a_signal_that_ends_it_leaves_a_page(redis, make_broker, name, form):
+    broker = make_broker(redis, config={"redis": {"key_prefix": fresh("own")}})
+    path = broker.directory / "lines"
+    broker.config["log"] = {"format": form, "file": str(path)}
+    broker.launch()
+    wait_until(lambda: "server.ready" in (path.read_text() if path.exists() else ""))
+    broker.connect("unix").call("ping")
+    number = getattr(signal, f"SIG{name}")
+    broker.signal(number)
+    assert broker.wait(10) == -number
+    lines = lines_of(path)[-5:]
+    if form == "json":
+        events = [json.loads(line) for line in lines]
+    else:
+        events = [
+            {key: value.strip('"') for key, value in LOG_FIELD.findall(line)} for line in lines
+        ]
+    assert [each["event"] for each in events] == [
+        "server.died",
+        "state.server",
+        "state.clients",
+        "state.requests",
+        "state.redis",
+    ]
+    assert events[0]["signal"] == name and abs(int(events[0]["unix_time"]) - time.time()) < 60
+    assert events[1]["state"] == "ready" and int(events[1]["pid"]) == broker.pid
+    assert events[4]["up"] in ("yes", True)
 
 
 # -- exit status
