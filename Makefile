@@ -272,9 +272,10 @@ install: all ## into DESTDIR; PREFIX is /usr; a configuration that is there stay
 	$(call put,$(PREFIX)/lib/tmpfiles.d/coordd.conf) <systemd/coordd.tmpfiles
 	test -e $(DESTDIR)$(SYSCONFDIR)/default/coordd || \
 	 $(their_paths) systemd/coordd.default | $(call put,$(SYSCONFDIR)/default/coordd)
-	@# The service makes /run/coordd, so there is a socket in it.
+	@# The service makes /run/coordd, so there are sockets in it.
 	test -e $(DESTDIR)$(SYSCONFDIR)/coordd/coordd.yaml || \
-	 sed 's|^    - tcp://127.0.0.1:7420$$|&\n    - unix:///run/coordd/coordd.sock|' conf/coordd.yaml | \
+	 sed -e 's|^    - tcp://127.0.0.1:7420$$|&\n    - unix:///run/coordd/coordd.sock|' \
+     -e 's|^    - tcp://127.0.0.1:7421$$|&\n    - unix:///run/coordd/admin.sock|' conf/coordd.yaml | \
 	 $(call put,$(SYSCONFDIR)/coordd/coordd.yaml)
 
 uninstall: ## remove what install put there; the configuration and the data stay

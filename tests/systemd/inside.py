@@ -21,8 +21,10 @@ CONFIG = pathlib.Path("/etc/coordd/coordd.yaml")
 DEFAULTS = pathlib.Path("/etc/default/coordd")
 DROP_INS = pathlib.Path("/run/systemd/system/coordd.service.d")
 SOCKET = "/run/coordd/coordd.sock"
+ADMIN_SOCKET = "/run/coordd/admin.sock"
 PORT = ("127.0.0.1", 7420)
-WATCHDOG = 3  # seconds, by a drop-in, so that the hang need not be waited for so long
+WATCHDOG = 3  # seconds, so that the hang need not be waited for so long
+SHORT_WATCHDOG = f"[Service]\nWatchdogSec={WATCHDOG}s\n"
 
 
 def systemctl(*arguments, ok=True):
@@ -64,9 +66,11 @@ def connect(address=PORT):
 
 
 def drop_in(text):
-    DROP_INS.mkdir(parents=True, exist_ok=True)
-    (DROP_INS / "check.conf").write_text(text)
-    systemctl("daemon-reload")
+    path = DROP_INS / "check.conf"
+    if not path.exists() or path.read_text() != text:  # it takes seconds
+        DROP_INS.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        systemctl("daemon-reload")
 
 
 def started_again(before, since):
@@ -95,8 +99,8 @@ def service(kept):
     systemctl("reset-failed", UNIT, ok=False)  # also forgets how often it was started
     CONFIG.write_text(kept[0])
     DEFAULTS.write_text(kept[1])
-    drop_in(f"[Service]\nWatchdogSec={WATCHDOG}s\n")
-    systemctl("restart", "redis-server")
+    drop_in(SHORT_WATCHDOG)
+    systemctl("start", "redis-server")
     systemctl("start", UNIT)
     yield
     assert journal("--grep", "Sanitizer|runtime error:|server.stalled") == ""
@@ -139,10 +143,39 @@ def test_it_runs_as_its_own_user_with_nothing_to_spare():
     assert field["NoNewPrivs"] == "1" and field["Seccomp"] == "2"
     assert int(field["CapEff"], 16) == int(field["CapBnd"], 16) == 0
     assert int(field["Uid"].split()[0]) == pwd.getpwnam("coordd").pw_uid
-    for path, mode in (("/run/coordd", 0o750), ("/var/lib/coordd", 0o750), (SOCKET, 0o660)):
+    for path, mode in (("/run/coordd", 0o750), ("/var/lib/coordd", 0o750), (SOCKET, 0o660), (ADMIN_SOCKET, 0o660)):
         found = os.stat(path)
         assert stat.S_IMODE(found.st_mode) == mode, path
         assert found.st_uid == pwd.getpwnam("coordd").pw_uid, path
+
+
+def test_of_others_it_knows_only_who_is_root_or_itself():
+    """PrivateUsers=: whoever else is in the group comes as nobody."""
+    coordd = pwd.getpwnam("coordd")
+    seen = []
+    for uid in (0, coordd.pw_uid, 12345):
+        child = os.fork()
+        if not child:
+            os.setgroups([])
+            os.setgid(coordd.pw_gid)
+            os.setuid(uid)
+            client = connect(SOCKET)
+            client.call("ping")
+            time.sleep(60)
+            os._exit(0)
+        try:
+            [found] = wait_until(
+                lambda pid=child: [
+                    each for each in connect(SOCKET).call("list_connections") if each["peer"].startswith(f"unix:pid={pid},")
+                ],
+                5,
+                "its connection",
+            )
+            seen.append(found["uid"])
+        finally:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+    assert seen == [0, coordd.pw_uid, 65534]
 
 
 # -- status
@@ -249,10 +282,11 @@ def test_the_password_of_redis_may_be_a_credential():
     secret.write_text("s3cret\n")
     secret.chmod(0o600)
     configure('password_file: ""', "password_file: /run/credentials/coordd.service/redis-password")
-    drop_in("[Service]\nLoadCredential=redis-password:/etc/coordd/redis-password\n")
+    drop_in(SHORT_WATCHDOG + "LoadCredential=redis-password:/etc/coordd/redis-password\n")
     subprocess.run(["redis-cli", "CONFIG", "SET", "requirepass", "s3cret"], check=True, stdout=subprocess.DEVNULL)
     systemctl("restart", UNIT)
     assert status_text().endswith("redis up")
+    systemctl("restart", "redis-server")  # without a password
 
 
 # -- stop
@@ -262,7 +296,7 @@ def test_a_stop_may_take_longer_than_systemd_allows_by_itself():
     """Redis holds an answer back, drain_timeout waits for it: coordd asks for the time."""
     configure("drain_timeout: 20s", "drain_timeout: 5s")
     configure("command_timeout: 2s", "command_timeout: 60s")
-    drop_in(f"[Service]\nTimeoutStopSec=2s\nWatchdogSec={WATCHDOG}s\n")
+    drop_in(SHORT_WATCHDOG + "TimeoutStopSec=2s\n")
     systemctl("restart", UNIT)
     client = connect()
     redis = int(systemctl("show", "--value", "-p", "MainPID", "redis-server").stdout)
