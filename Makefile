@@ -172,6 +172,10 @@ check-systemd: deps deps-systemd ## the service in a real systemd, booted for it
 	$(again) all
 	+@MAKE='$(MAKE)' MODE=$(MODE) tests/systemd/run $(SYSTEMD_ARGS)
 
+check-metrics: deps deps-metrics ## promtool on the metrics, the alert rules and their tests; a real Prometheus that scrapes
+	$(again) all
+	@COORDD=$(abspath $(OUT))/coordd PYTHONPATH=tests/integration $(PYTHON) -B -m pytest -q -p no:cacheprovider tests/prometheus
+
 # By how much a mode's limits of time are stretched.
 slow_asan := 4
 slow_coverage := 2
@@ -288,7 +292,7 @@ clean: ## remove what was built
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-.PHONY: all units deps demo run check check-unit check-integration check-asan check-systemd valgrind coverage fuzz \
+.PHONY: all units deps demo run check check-unit check-integration check-asan check-metrics check-systemd valgrind coverage fuzz \
 	under-valgrind fuzzers bench soak model lint format format-check tidy cppcheck layers docs-check shellcheck check-unit-files install \
 	uninstall clean help FORCE
 .SECONDARY:

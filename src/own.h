@@ -2,6 +2,7 @@
 #define COORDD_OWN_H
 
 #include "admin/admin.h"
+#include "admin/metrics.h"
 #include "api/api.h"
 #include "base/loop.h"
 #include "breaker/breaker.h"
@@ -48,6 +49,7 @@ struct server {
 	struct conns *conns;
 	struct listeners *listeners;
 	struct janitor *janitor;
+	struct metrics *metrics;
 	struct service *service; /* the manager that runs us, if one does */
 	struct admin *admin;     /* NULL when it is not enabled */
 	struct event *on_term, *on_int, *on_hup, *on_usr1, *on_usr2;

@@ -245,6 +245,14 @@ on_usr1(evutil_socket_t sig, short what, void *arg)
 			  log_text("error", strerror(errno)));
 }
 
+static bool
+is_serving(void *arg)
+{
+	const struct server *srv = arg;
+
+	return srv->state == SERVER_READY || srv->state == SERVER_RELOADING;
+}
+
 /* Build ------------------------------------------------------------------------------------------ */
 
 static struct conn_limits
@@ -337,7 +345,8 @@ static bool
 open_admin(struct server *srv, struct errmsg *why)
 {
 	const struct config *cfg = srv->cfg;
-	struct admin_parts parts = { srv->loop, srv->store, srv->events, srv->api };
+	struct admin_parts parts = { srv->loop, srv->store, srv->events, srv->api,
+				     srv->metrics };
 	struct admin_config config = admin_config(cfg);
 
 	if (!cfg->admin.enabled)
@@ -444,6 +453,8 @@ server_start(struct server *srv, struct errmsg *why)
 	};
 	struct breaker_config breaker = breaker_config(cfg);
 	struct api_config api = api_config(cfg);
+	struct metrics_config metrics = { cfg->redis.key_prefix, cfg->metrics.per_queue,
+					  cfg->metrics.max_label_values };
 
 	if (!open_store(srv, why))
 		return why->err;
@@ -466,6 +477,8 @@ server_start(struct server *srv, struct errmsg *why)
 				   cfg->redis.key_prefix, cfg->sweep.grace_us);
 	janitor_set_registry(srv->janitor, srv->registry);
 	janitor_set_breakers(srv->janitor, srv->breakers);
+	srv->metrics = metrics_new(srv->loop, srv->store, srv->queues, srv->api, &metrics,
+				   is_serving, srv);
 	srv->listeners = listeners_new(
 		srv->loop, srv->conns, (const char *const *)cfg->server.listen.items,
 		cfg->server.listen.n, cfg->server.unix_mode, (int)cfg->server.backlog, why);
@@ -516,6 +529,7 @@ server_free(struct server *srv)
 	breakers_free(srv->breakers);
 	operate_free(srv->operate);
 	janitor_free(srv->janitor);
+	metrics_free(srv->metrics);
 	api_free(srv->api);
 	embedded_free(srv->embedded);
 	event_free(srv->on_term);

@@ -14,6 +14,7 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/stats.h"
 
 static void (*const handlers[ROUTES])(struct admin *, struct http_request *, struct asked *) = {
 #define ROUTE(verb, path, handler, method, access, queries, shape, key, help) admin_##handler,
@@ -126,8 +127,7 @@ static void
 on_answer(void *arg, unsigned tag, int status)
 {
 	(void)arg;
-	(void)tag;
-	(void)status;
+	metrics_count_request(tag, (unsigned)status);
 }
 
 void
@@ -147,6 +147,17 @@ admin_index(struct admin *a, struct http_request *req, struct asked *asked)
 	}
 	buf_puts(&b, "]}\n");
 	http_reply(req, 200, "application/json", NULL, &b);
+}
+
+void
+admin_metrics(struct admin *a, struct http_request *req, struct asked *asked)
+{
+	struct buf b = { 0 };
+
+	(void)asked;
+	process_stats.admin_streams[0] = http_streams(a->http);
+	metrics_write(a->parts.metrics, &b);
+	http_reply(req, 200, METRICS_TYPE, NULL, &b);
 }
 
 /* All of it -------------------------------------------------------------------------------------- */

@@ -2,6 +2,7 @@
 #define COORDD_ADMIN_ADMIN_H
 
 #include "admin/http.h"
+#include "admin/metrics.h"
 #include "api/api.h"
 #include "config/config.h"
 #include "events/events.h"
@@ -28,6 +29,7 @@ struct admin_parts {
 	struct store *store;
 	struct events *events;
 	struct api *api;
+	struct metrics *metrics;
 };
 
 /* As http_new(): NULL and `why` when an address cannot be had. `config` is copied, what it points to is borrowed as long as it

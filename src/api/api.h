@@ -71,6 +71,8 @@ void api_stop(struct api *api);
 unsigned api_unsettled(const struct api *api);
 /* Requests unanswered, over all connections, parked receives included. */
 unsigned api_in_flight(const struct api *api);
+/* Of these, receives that wait. */
+unsigned api_parked(const struct api *api);
 /* Once a second: forget what needs no watch any more. */
 void api_on_second(struct api *api);
 /* How the broker is, and what is in the namespace `ns` (borrowed until `cb` runs): what `status` answers. `cb` runs exactly once,

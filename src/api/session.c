@@ -687,6 +687,12 @@ api_in_flight(const struct api *api)
 	return api->in_flight;
 }
 
+unsigned
+api_parked(const struct api *api)
+{
+	return api->parked;
+}
+
 const char *
 api_instance_id(const struct api *api)
 {

@@ -19,11 +19,10 @@ const uint64_t stat_bounds[STAT_KINDS][STAT_BOUNDS] = {
 struct process_stats process_stats;
 
 struct stat_set stat_sets[STAT_SCOPES] = {
-	[STAT_QUEUE] = { .size = sizeof(struct queue_counts), .is_per_broker = true },
-	[STAT_AGENT] = { .size = sizeof(struct agent_counts), .is_per_broker = true },
-	[STAT_BREAKER] = { .size = sizeof(struct breaker_seen) },
+	[STAT_QUEUE] = { .size = sizeof(struct queue_counts), .max = 200 },
+	[STAT_AGENT] = { .size = sizeof(struct agent_counts), .max = 200 },
+	[STAT_BREAKER] = { .size = sizeof(struct breaker_seen), .max = 200 },
 };
-static unsigned max_slots = 200;
 
 const struct stat_row stat_rows[STAT_ROWS] = {
 #define ROW(scope, owner, kind, member, dims, family, label, label2, help)   \
@@ -44,9 +43,9 @@ const struct stat_row stat_rows[STAT_ROWS] = {
 };
 
 void
-stat_limit(unsigned max)
+stat_limit(enum stat_scope scope, unsigned max)
 {
-	max_slots = max;
+	stat_sets[scope].max = max;
 }
 
 static struct stat_slot *
@@ -57,38 +56,12 @@ others(struct stat_set *set)
 	return set->others;
 }
 
-/* What it counted, as numbers, whatever they are of. Gauges are of the moment. */
-static void
-add_counts(enum stat_scope scope, struct stat_slot *to, const struct stat_slot *from)
-{
-	for (const struct stat_row *row = stat_rows; row < stat_rows + STAT_ROWS; row++) {
-		uint64_t *sum = (uint64_t *)((char *)to + row->offset);
-		const uint64_t *more = (const uint64_t *)((const char *)from + row->offset);
-
-		if (row->scope != scope || row->kind == STAT_GAUGE)
-			continue;
-		for (size_t i = 0; i < row->size / sizeof(*sum); i++)
-			sum[i] += more[i];
-	}
-}
-
 static void
 slot_free(struct stat_set *set, struct stat_slot *slot)
 {
 	HASH_DEL(set->by_name, slot);
 	free(slot->name);
 	free(slot);
-}
-
-/* Nobody keeps it: what it counted goes to the others. */
-static void
-slot_give_up(enum stat_scope scope, struct stat_slot *slot)
-{
-	struct stat_set *set = &stat_sets[scope];
-
-	if (set->is_per_broker)
-		add_counts(scope, others(set), slot);
-	slot_free(set, slot);
 }
 
 static struct stat_slot *
@@ -104,18 +77,17 @@ slot_new(struct stat_set *set, struct str name)
 
 /* Room for one more, if need be that of the oldest that nobody keeps. */
 static bool
-make_room(enum stat_scope scope)
+make_room(struct stat_set *set)
 {
-	struct stat_set *set = &stat_sets[scope];
 	struct stat_slot *slot, *next;
 
 	HASH_ITER (hh, set->by_name, slot, next) {
-		if (HASH_COUNT(set->by_name) < max_slots)
+		if (HASH_COUNT(set->by_name) < set->max)
 			break;
 		if (!slot->users)
-			slot_give_up(scope, slot);
+			slot_free(set, slot);
 	}
-	return HASH_COUNT(set->by_name) < max_slots;
+	return HASH_COUNT(set->by_name) < set->max;
 }
 
 static struct stat_slot *
@@ -134,15 +106,14 @@ stat_keep(enum stat_scope scope, struct str name)
 	struct stat_slot *slot = slot_of(set, name);
 
 	if (!slot)
-		slot = make_room(scope) ? slot_new(set, name) : others(set);
+		slot = make_room(set) ? slot_new(set, name) : others(set);
 	slot->users++;
 	return slot;
 }
 
 void
-stat_drop(enum stat_scope scope, struct stat_slot *slot)
+stat_drop(struct stat_slot *slot)
 {
-	(void)scope;
 	slot->users--;
 }
 
@@ -154,17 +125,18 @@ stat_find(enum stat_scope scope, struct str name)
 
 	if (slot)
 		return slot;
-	return HASH_COUNT(set->by_name) < max_slots ? slot_new(set, name) : others(set);
+	return HASH_COUNT(set->by_name) < set->max ? slot_new(set, name) : others(set);
 }
 
 void
 stat_forget(enum stat_scope scope, uint64_t seen)
 {
+	struct stat_set *set = &stat_sets[scope];
 	struct stat_slot *slot, *next;
 
-	HASH_ITER (hh, stat_sets[scope].by_name, slot, next) {
+	HASH_ITER (hh, set->by_name, slot, next) {
 		if (!slot->users && slot->seen < seen)
-			slot_give_up(scope, slot);
+			slot_free(set, slot);
 	}
 }
 

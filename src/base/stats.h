@@ -30,10 +30,20 @@ enum stat_failure { STAT_TRANSIENT, STAT_PERMANENT, STAT_CONNECTION };
 enum stat_dead { STAT_DEAD_PERMANENT, STAT_DEAD_ATTEMPTS, STAT_DEAD_EXPIRED };
 enum stat_message_state { STAT_READY, STAT_DELAYED, STAT_RESERVED, STAT_DEAD };
 
-enum stat_kind { STAT_COUNTER, STAT_GAUGE, STAT_FAST, STAT_SLOW, STAT_SIZE, STAT_KINDS };
+enum stat_kind {
+	STAT_COUNTER,
+	STAT_GAUGE,
+	STAT_SAMPLED,
+	STAT_SAMPLED_COUNTER,
+	STAT_FAST,
+	STAT_SLOW,
+	STAT_SIZE,
+	STAT_KINDS
+};
 
 enum stat_label {
 	STAT_NONE,
+	STAT_VERSION,
 	STAT_RELOADED,
 	STAT_LISTENER,
 	STAT_CONN_END,
@@ -83,7 +93,8 @@ stat_hist_add(struct stat_hist *h, const uint64_t bounds[STAT_BOUNDS], uint64_t 
 
 /* Of the process --------------------------------------------------------------------------------- */
 
-typedef uint64_t stat_type_COUNTER, stat_type_GAUGE;
+typedef uint64_t stat_type_COUNTER, stat_type_GAUGE, stat_type_SAMPLED,
+	stat_type_SAMPLED_COUNTER;
 typedef struct stat_hist stat_type_FAST, stat_type_SLOW, stat_type_SIZE;
 #define STAT_MEMBER(kind, member, dims, family, label, label2, help) \
 	stat_type_##kind member dims;
@@ -98,8 +109,8 @@ extern struct process_stats process_stats;
 
 /*
  * A slot counts for one name; a set has few of them, and one more for all other names. Who counts often keeps the slot's
- * address: it is valid until it is dropped. Slots that nobody keeps stay until another name needs one; what they counted then
- * goes to the others, so that the sum over all never falls.
+ * address: it is valid until it is dropped. Slots that nobody keeps stay until another name needs one. What such a one counted is
+ * forgotten: the others' counts would jump by it, and look as if that had happened just now.
  */
 struct stat_slot {
 	UT_hash_handle hh;
@@ -113,7 +124,7 @@ struct stat_set {
 	size_t size; /* of its slots, which are structs that begin with one */
 	struct stat_slot *by_name;
 	struct stat_slot *others;
-	bool is_per_broker; /* its counters are this broker's, so they add up */
+	unsigned max;
 };
 
 struct queue_counts {
@@ -136,11 +147,11 @@ struct breaker_seen {
 enum stat_scope { STAT_PROCESS, STAT_QUEUE, STAT_AGENT, STAT_BREAKER, STAT_SCOPES };
 extern struct stat_set stat_sets[STAT_SCOPES]; /* none of the process */
 
-/* At most so many slots in each set from now on, 0: all names are others. What is there stays until it is dropped. */
-void stat_limit(unsigned max);
+/* At most so many slots from now on, 0: all names are others. What is there stays until it is dropped. */
+void stat_limit(enum stat_scope scope, unsigned max);
 /* The slot of `name`, never NULL; keep it until it is dropped as often. */
 struct stat_slot *stat_keep(enum stat_scope scope, struct str name);
-void stat_drop(enum stat_scope scope, struct stat_slot *slot);
+void stat_drop(struct stat_slot *slot);
 /* The same to look at or count once, without keeping it. One that is not there is made only while the set has room, so that looking at many names does
  * not push out those that are in use. */
 struct stat_slot *stat_find(enum stat_scope scope, struct str name);

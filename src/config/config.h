@@ -80,6 +80,10 @@ struct config {
 		unsigned keep;
 	} audit;
 	struct {
+		bool per_queue;
+		unsigned max_label_values;
+	} metrics;
+	struct {
 		enum log_level level;
 		enum log_format format;
 		char *file;

@@ -38,7 +38,7 @@ struct ctl {
 	bool has_color;
 	const char *server; /* URL */
 	struct coord *conn;
-	int status; /* what ctl_call() failed with, an exit code */
+	int status;     /* what ctl_call() failed with, an exit code */
 	bool is_silent; /* what goes wrong with a call is not said, only kept: */
 	struct coord_error why;
 };

@@ -282,6 +282,22 @@ queues_list(struct queues *queues, struct str ns, struct str type, struct str af
 	list_step(l);
 }
 
+void
+queues_sample(struct queues *queues, struct str after, list_cb *cb, void *arg)
+{
+	struct listing *l = xcalloc(1, sizeof(*l));
+
+	l->queues = queues;
+	l->limit = LIST_STEP;
+	l->ends = xcalloc(LIST_STEP, sizeof(*l->ends));
+	l->stats = xcalloc(LIST_STEP, sizeof(*l->stats));
+	l->cb = cb;
+	l->arg = arg;
+	l->ns = xstrdup("");
+	buf_put(&l->after, after.p, after.n);
+	list_step(l);
+}
+
 /* Settings --------------------------------------------------------------------------------------- */
 
 struct configuring {

@@ -122,7 +122,7 @@ queue_free(struct queue *q)
 	if (*recent == q)
 		*recent = NULL;
 	free(q->base);
-	stat_drop(STAT_QUEUE, &q->counts->slot);
+	stat_drop(&q->counts->slot);
 	free(q->parts);
 	free(q);
 }
@@ -315,6 +315,15 @@ queues_look_all(struct queues *queues)
 		q->look = true;
 		queue_mark_dirty(q);
 	}
+}
+
+unsigned
+queues_consumers(const struct queues *queues, struct str name)
+{
+	struct queue *q;
+
+	HASH_FIND(hh, queues->by_name, name.p, name.n, q);
+	return q ? queue_consumers(q) : 0;
 }
 
 void

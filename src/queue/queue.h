@@ -75,6 +75,8 @@ void queue_pin(struct queue *q);
 void queue_unpin(struct queue *q);
 /* Who takes messages from it here: receives that wait, and consumers, whether they wait or not. */
 unsigned queue_consumers(const struct queue *q);
+/* The same of the queue of that name; 0 when nothing is known of it here. */
+unsigned queues_consumers(const struct queues *queues, struct str name);
 
 /* Send ------------------------------------------------------------------------------------- */
 
@@ -211,6 +213,10 @@ typedef void list_cb(void *arg, enum err err, const struct str *names,
 		     const struct queue_stats *stats, unsigned n);
 void queues_list(struct queues *queues, struct str ns, struct str type, struct str after,
 		 unsigned limit, list_cb *cb, void *arg);
+
+/* The next hundred queues of all namespaces after the one of that name, fewer when there are no more. It does not look after what was asked
+ * before, and disturbs nothing. */
+void queues_sample(struct queues *queues, struct str after, list_cb *cb, void *arg);
 
 /* Move dead letters back (`redrive`) or drop them: those with one of `ids` or `message_ids`, all
  * when both are empty, at most `limit` (0: all). `count` is how many. On error some may have moved. */

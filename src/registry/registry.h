@@ -114,8 +114,8 @@ void registry_get(struct registry *registry, struct str ns, const struct agent_i
 		  agent_infos_cb *cb, void *arg);
 /* How many there are, how many of them live, and how many of those are late, among the first REGISTRY_COUNTED. */
 enum { REGISTRY_COUNTED = 10000 };
-typedef void agent_count_cb(void *arg, enum err err, uint64_t known, uint64_t alive,
-			    uint64_t late);
+typedef void
+agent_count_cb(void *arg, enum err err, uint64_t known, uint64_t alive, uint64_t late);
 void registry_count(struct registry *registry, struct str ns, agent_count_cb *cb, void *arg);
 
 /* Sweep ------------------------------------------------------------------------------------- */

@@ -1,7 +1,7 @@
 -- stats: the numbers of queues.
 --
 -- KEYS	none
--- ARGV	[1] prefix  [2] namespace  [3] queue size of the broker's configuration  [4] this broker  [5...] names of queues
+-- ARGV	[1] prefix  [2] namespace, '' each name's own  [3] queue size of the broker's configuration  [4] this broker  [5...] names of queues
 --	(at most 200)
 -- Reply for each >I7I7I7I7I7I7I7I7I7BI5I4: ready 9, 5, 1, delayed, reserved, dead, bytes, enqueued-at of the oldest head
 --	(0 none), time, 1 when paused, capacity, receivers that wait at other brokers
@@ -31,7 +31,7 @@ for i = 5, #ARGV do
 		flags, reserved, bytes = f, r, w + h
 	end
 	local capacity = ARGV[3]
-	local over = call('HMGET', P .. ':settings', ns, ARGV[i])
+	local over = call('HMGET', P .. ':settings', ns ~= '' and ns or string.match(ARGV[i], '^[^:]*'), ARGV[i])
 	for j = 1, 2 do
 		local size = over[j] and string.match(over[j], '^%d+')
 		capacity = size or capacity
