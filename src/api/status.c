@@ -342,7 +342,7 @@ look_put(struct buf *b, const struct look *l)
 	struct store_info info;
 
 	store_info(api->store, &info);
-	mp_put_map(b, 15u + 3u * l->has_queues + l->has_agents + l->has_breakers);
+	mp_put_map(b, 16u + 3u * l->has_queues + l->has_agents + l->has_breakers);
 	put_text(b, "server", STR("coordd"));
 	put_text(b, "name", str_of(api->name));
 	put_text(b, "version", str_of(COORDD_VERSION));
@@ -351,6 +351,8 @@ look_put(struct buf *b, const struct look *l)
 	mp_put_lit(b, "started");
 	encode_time(b, api_time_us(api) - up_us);
 	put_seconds(b, "uptime_s", up_us);
+	mp_put_lit(b, "time");
+	encode_time(b, api_time_us(api));
 	put_bool(b, "ready", info.ready && !api->is_draining);
 	put_bool(b, "draining", api->is_draining);
 	put_text(b, "namespace", l->ns);

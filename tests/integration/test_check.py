@@ -26,6 +26,7 @@ STATUS = {
     "pid": is_count,
     "started": is_time,
     "uptime_s": is_number,
+    "time": is_time,
     "ready": bool,
     "draining": bool,
     "namespace": is_text,
