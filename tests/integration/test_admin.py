@@ -2,9 +2,11 @@
 
 import http.client
 import json
+import os
 import re
 import signal
 import socket
+import subprocess
 import time
 
 import pytest
@@ -383,6 +385,27 @@ def test_nobody_may_write(own_admin):
 def test_everybody_may_write(own_admin):
     admin = own_admin(write="always")
     assert admin.write("POST", "/api/v1/queues/a:b/pause", unix=False) == {"changed": True}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+@pytest.mark.parametrize("operators, status", [(["root"], 403), (["nobody"], 200), (["65534"], 200), (["no-such-user", "65534"], 200)])
+def test_who_is_an_operator_is_known_by_the_kernel(own, operators, status):
+    admin = Admin(own(server={"unix_mode": "0666"}, admin={"operators": operators}))
+    admin.broker.directory.chmod(0o755)
+    program = "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); "
+    program += "s.sendall(sys.argv[2].encode()); print(s.recv(4096).decode())"
+    asked = request("/api/v1/queues/a:b/pause", "POST", headers=["X-Coordd-Request: 1"]).decode()
+    done = subprocess.run(
+        ["/usr/bin/python3", "-c", program, admin.broker.admin_path, asked],
+        user=65534,
+        group=65534,
+        cwd="/",
+        capture_output=True,
+        timeout=within(20),
+        check=True,
+    )
+    assert status_of(done.stdout) == status, done.stdout
+    assert bool(admin.broker.logged("admin.no_such_operator")) == ("no-such-user" in operators)
 
 
 # -- routes
@@ -774,15 +797,30 @@ def test_who_does_not_read_a_stream_is_dropped(own):
         def is_dropped():
             ids = client.submit_all([(method, {"agent": each}) for _ in range(10) for each in agents for method in ("pause_queue", "resume_queue")])
             client.results(ids)
-            return process_streams(admin) == 0
+            return connected(admin) == 0
 
         wait_until(is_dropped, 30, "it is dropped")
         assert admin.broker.resident() - before < 40 << 20
         assert admin.get("/livez")
 
 
-def process_streams(admin):
-    """How many streams there are: sockets of the admin port that are established."""
+def test_who_does_not_read_an_answer_is_dropped(own):
+    admin = Admin(own(admin={"idle_timeout": "1s"}), limit=30)
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.settimeout(within(30))
+        sock.connect(("127.0.0.1", admin.port))
+        try:
+            sock.sendall(b"GET /api/v1/openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 1000)
+        except OSError:
+            pass
+        before = admin.broker.resident()
+        wait_until(lambda: connected(admin) == 0, 20, "it is dropped")
+        assert admin.broker.resident() - before < 16 << 20
+
+
+def connected(admin):
+    """How many connections to the port are established at its end."""
     found = 0
     for line in open(f"/proc/{admin.broker.pid}/net/tcp", encoding="ascii").readlines()[1:]:
         fields = line.split()
