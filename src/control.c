@@ -25,4 +25,28 @@ on_set_level(void *arg, enum log_level level, uint64_t for_us, const char *by)
 	loglevel_set(&srv->loglevel, level, for_us, by);
 }
 
-const struct control_ops server_control_ops = { on_drain, on_level, on_set_level };
+static enum err
+on_reload(void *arg, bool dry_run, const char *by, struct config_errors *why,
+	  config_change_cb *cb, void *cb_arg)
+{
+	return dry_run ? server_reload_diff(arg, why, cb, cb_arg)
+		       : server_reload(arg, by, why, cb, cb_arg);
+}
+
+static void
+on_config(void *arg, struct config_state *out)
+{
+	const struct server *srv = arg;
+
+	*out = (struct config_state){ .in_force = srv->cfg,
+				      .since_us = srv->reloads.ok_us,
+				      .problem = srv->reloads.problem };
+}
+
+const struct control_ops server_control_ops = {
+	.drain = on_drain,
+	.level = on_level,
+	.set_level = on_set_level,
+	.reload = on_reload,
+	.config = on_config,
+};

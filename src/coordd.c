@@ -16,6 +16,7 @@
 #include "net/listener.h"
 #include "net/passed.h"
 #include "server.h"
+#include "settings.h"
 #include "store/link.h"
 
 #ifndef COORDD_VERSION
@@ -222,12 +223,7 @@ static const struct config_checks checks = { check_listen, link_check_url };
 static int
 open_log(const struct config *cfg, const struct config_errors *why)
 {
-	const struct log_config log = {
-		.file = cfg->log.file,
-		.format = cfg->log.format,
-		.level = cfg->log.level,
-		.rate_limit = cfg->log.rate_limit,
-	};
+	const struct log_config log = settings_log(cfg);
 
 	if (!log_start(&log)) {
 		fprintf(stderr, "coordd: log.file: cannot open %s: %s\n", cfg->log.file,
@@ -269,7 +265,7 @@ run(const struct arguments *a)
 	} else {
 		status = open_log(&cfg, &why);
 		if (!status)
-			status = server_run(&cfg);
+			status = server_run(&cfg, &source);
 	}
 	config_errors_done(&why);
 	config_done(&cfg);

@@ -14,6 +14,7 @@
 #include "operate/operate.h"
 #include "queue/queue.h"
 #include "registry/registry.h"
+#include "reload.h"
 #include "service.h"
 #include "store/bell.h"
 #include "store/embedded.h"
@@ -36,7 +37,9 @@ enum server_state {
 extern const char *const server_state_names[SERVER_STATES];
 
 struct server {
-	const struct config *cfg;
+	struct config *cfg;
+	struct config_source *source;
+	struct reloads reloads;
 	struct loop *loop;
 	struct embedded *embedded;
 	struct store *store;

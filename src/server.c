@@ -13,7 +13,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sysexits.h>
 
 #include "base/id.h"
@@ -22,11 +21,9 @@
 #include "base/unit.h"
 #include "net/passed.h"
 #include "own.h"
+#include "settings.h"
 
-enum {
-	SPARE_FDS = 64,
-	ANNOUNCE_MAX_US = 5000000, /* whoever started us waits for it */
-};
+enum { ANNOUNCE_MAX_US = 5000000 /* whoever started us waits for it */ };
 
 const char *const server_state_names[SERVER_STATES] = { "starting", "ready", "reloading",
 							"draining", "stopping" };
@@ -224,10 +221,14 @@ on_drain_signal(evutil_socket_t sig, short what, void *arg)
 static void
 on_hup(evutil_socket_t sig, short what, void *arg)
 {
+	struct server *srv = arg;
+	struct config_errors why = { 0 };
+
 	(void)sig;
 	(void)what;
-	(void)arg;
-	log_event(LOG_CONFIG_KEPT, log_text("reason", "a restart is needed to read it again"));
+	if (!srv->is_stopping)
+		server_reload(srv, "SIGHUP", &why, NULL, NULL);
+	config_errors_done(&why);
 }
 
 static void
@@ -255,99 +256,13 @@ is_serving(void *arg)
 
 /* Build ------------------------------------------------------------------------------------------ */
 
-static struct conn_limits
-conn_limits(const struct config *cfg)
-{
-	return (struct conn_limits){
-		.frame = { cfg->limits.max_frame, cfg->limits.max_elements },
-		.output_high_water = cfg->limits.output_high_water,
-		.output_limit = cfg->limits.output_limit,
-		.output_stall_us = cfg->limits.output_stall_timeout_us,
-		.hello_timeout_us = cfg->server.hello_timeout_us,
-		.frame_timeout_us = cfg->limits.frame_timeout_us,
-		.idle_timeout_us = cfg->server.idle_timeout_us,
-		.tcp_keepalive_us = cfg->server.tcp_keepalive_us,
-		.tcp_nodelay = cfg->server.tcp_nodelay,
-		.max_connections = cfg->server.max_connections,
-		.max_per_ip = cfg->server.max_connections_per_ip,
-	};
-}
-
-static struct queue_policy
-queue_policy(const struct config *cfg)
-{
-	return (struct queue_policy){
-		.queue_size = cfg->queues.defaults.queue_size,
-		.retry_attempts = cfg->queues.defaults.retry_attempts,
-		.backoff_base_us = cfg->queues.defaults.backoff_base_us,
-		.backoff_factor = cfg->queues.defaults.backoff_factor,
-		.backoff_max_us = cfg->queues.defaults.backoff_max_us,
-		.backoff_jitter = cfg->queues.defaults.backoff_jitter,
-		.dedup_window_us = cfg->queues.defaults.dedup_window_us,
-		.forget_after_us = cfg->queues.forget_after_us,
-		.max_lease_us = cfg->queues.max_lease_us,
-	};
-}
-
-static struct breaker_config
-breaker_config(const struct config *cfg)
-{
-	return (struct breaker_config){
-		.have = (1u << BREAKER_SETTINGS) - 1,
-		.values = {
-			[BREAKER_FAILURE_THRESHOLD] = cfg->breakers.defaults.failure_threshold,
-			[BREAKER_TIMEOUT] = cfg->breakers.defaults.timeout_us,
-			[BREAKER_RECOVERY_TIMEOUT] = cfg->breakers.defaults.recovery_timeout_us,
-			[BREAKER_HALF_OPEN_CALLS] = cfg->breakers.defaults.half_open_max_calls,
-			[BREAKER_SUCCESS_THRESHOLD] = cfg->breakers.defaults.success_threshold,
-		},
-	};
-}
-
-static struct api_config
-api_config(const struct config *cfg)
-{
-	return (struct api_config){
-		.name = cfg->server.name,
-		.max_frame = cfg->limits.max_frame,
-		.max_inflight = cfg->limits.max_inflight_per_connection,
-		.max_parked = cfg->limits.max_parked_per_connection,
-		.portable_payloads = cfg->limits.portable_payloads,
-		.visibility_us = cfg->queues.defaults.visibility_timeout_us,
-		.audit = cfg->audit.enabled,
-		.audit_keep = cfg->audit.keep,
-		.slow_request_us = cfg->log.slow_request_us,
-	};
-}
-
-static struct admin_config
-admin_config(const struct config *cfg)
-{
-	return (struct admin_config){
-		.http = {
-			.header_timeout_us = cfg->admin.header_timeout_us,
-			.idle_timeout_us = cfg->admin.idle_timeout_us,
-			.max_connections = cfg->admin.max_connections,
-			.max_streams = cfg->admin.max_streams,
-			.max_header = cfg->admin.max_header,
-			.max_body = cfg->admin.max_body,
-			.allow_hosts = (const char *const *)cfg->admin.allow_hosts.items,
-			.n_allow_hosts = cfg->admin.allow_hosts.n,
-		},
-		.write = cfg->admin.write,
-		.operators = (const char *const *)cfg->admin.operators.items,
-		.n_operators = cfg->admin.operators.n,
-		.show_payloads = cfg->admin.show_payloads,
-	};
-}
-
 static bool
 open_admin(struct server *srv, struct errmsg *why)
 {
 	const struct config *cfg = srv->cfg;
 	struct admin_parts parts = { srv->loop, srv->store, srv->events, srv->api,
 				     srv->metrics };
-	struct admin_config config = admin_config(cfg);
+	struct admin_config config = settings_admin(cfg);
 
 	if (!cfg->admin.enabled)
 		return true;
@@ -370,18 +285,7 @@ static bool
 open_store(struct server *srv, struct errmsg *why)
 {
 	const struct config *cfg = srv->cfg;
-	struct link_config link = {
-		.url = cfg->redis.url,
-		.username = cfg->redis.username,
-		.password = cfg->redis.password,
-		.key_prefix = cfg->redis.key_prefix,
-		.connect_timeout_us = cfg->redis.connect_timeout_us,
-		.command_timeout_us = cfg->redis.command_timeout_us,
-		.reconnect_min_us = cfg->redis.reconnect_min_us,
-		.reconnect_max_us = cfg->redis.reconnect_max_us,
-		.pending_limit = cfg->redis.pending_limit,
-		.require_noeviction = cfg->redis.require_noeviction,
-	};
+	struct link_config link;
 
 	if (cfg->redis.embedded.enabled) {
 		struct embedded_config embedded = {
@@ -395,31 +299,12 @@ open_store(struct server *srv, struct errmsg *why)
 		srv->embedded = embedded_new(srv->loop, &embedded, why);
 		if (!srv->embedded)
 			return false;
-		link.url = embedded_url(srv->embedded);
-		link.username = link.password = "";
-		/* It answers within milliseconds, or loads its data: ask often. */
-		link.reconnect_min_us = 5000;
 	}
+	link = settings_link(srv);
 	name_instance(srv);
 	srv->store = link_new(srv->loop, &link, &link_ops, srv);
 	srv->bell = bell_new(srv->loop, &link, srv->instance_id, &bell_ops, srv);
 	return true;
-}
-
-/* As many descriptors as we may have, and a word when they are too few. */
-static void
-raise_descriptors(const struct config *cfg)
-{
-	struct rlimit limit;
-
-	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
-		return;
-	limit.rlim_cur = limit.rlim_max;
-	setrlimit(RLIMIT_NOFILE, &limit);
-	if (limit.rlim_cur < cfg->server.max_connections + SPARE_FDS)
-		log_event(LOG_SERVER_DESCRIPTORS, log_uint("limit", limit.rlim_cur),
-			  log_uint("max_connections", cfg->server.max_connections),
-			  log_text("hint", "raise LimitNOFILE"));
 }
 
 /* What a start fails of, as an exit status. */
@@ -442,19 +327,12 @@ static enum err
 server_start(struct server *srv, struct errmsg *why)
 {
 	const struct config *cfg = srv->cfg;
-	struct conn_limits limits = conn_limits(cfg);
-	struct queue_policy policy = queue_policy(cfg);
-	struct registry_config registry = {
-		.key_prefix = cfg->redis.key_prefix,
-		.ttl_us = cfg->registry.heartbeat_ttl_us,
-		.forget_after_us = cfg->registry.forget_after_us,
-		.late_after_us = cfg->registry.late_after_us,
-		.max_frame = cfg->limits.max_frame,
-	};
-	struct breaker_config breaker = breaker_config(cfg);
-	struct api_config api = api_config(cfg);
-	struct metrics_config metrics = { cfg->redis.key_prefix, cfg->metrics.per_queue,
-					  cfg->metrics.max_label_values };
+	struct conn_limits limits = settings_conns(cfg);
+	struct queue_policy policy = settings_queues(cfg);
+	struct registry_config registry = settings_registry(cfg);
+	struct breaker_config breaker = settings_breakers(cfg);
+	struct api_config api = settings_api(cfg);
+	struct metrics_config metrics = settings_metrics(cfg);
 
 	if (!open_store(srv, why))
 		return why->err;
@@ -538,6 +416,7 @@ server_free(struct server *srv)
 	event_free(srv->on_usr1);
 	event_free(srv->on_usr2);
 	loglevel_done(&srv->loglevel);
+	free(srv->reloads.problem);
 	timer_done(&srv->stopping);
 	timer_done(&srv->announce);
 	timer_done(&srv->page);
@@ -554,9 +433,9 @@ serve(struct server *srv)
 }
 
 int
-server_run(const struct config *cfg)
+server_run(struct config *cfg, struct config_source *source)
 {
-	struct server srv = { .cfg = cfg, .loop = loop_new() };
+	struct server srv = { .cfg = cfg, .source = source, .loop = loop_new() };
 	struct errmsg why = { 0 };
 	enum err err;
 
@@ -568,10 +447,11 @@ server_run(const struct config *cfg)
 	timer_init(&srv.announce, srv.loop, announce, &srv);
 	timer_init(&srv.page, srv.loop, server_page, &srv);
 	srv.started_us = loop_now_us(srv.loop);
+	srv.reloads.ok_us = reload_time_us();
 	srv.service = service_new(srv.loop, &service_ops, &srv);
 	loglevel_init(&srv.loglevel, srv.loop, cfg->log.level);
 	watch_signals(&srv);
-	raise_descriptors(cfg);
+	settings_descriptors(cfg);
 	err = server_start(&srv, &why);
 	if (err)
 		server_fail(&srv, status_of(err), why.text);

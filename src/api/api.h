@@ -7,6 +7,7 @@
 #include "base/err.h"
 #include "base/loop.h"
 #include "breaker/breaker.h"
+#include "config/config.h"
 #include "events/events.h"
 #include "net/conn.h"
 #include "operate/operate.h"
@@ -41,6 +42,8 @@ struct api_config {
  * api_set_breakers(), and what operators ask for with api_set_operate(). */
 struct api *api_new(struct loop *loop, struct store *store, struct queues *queues,
 		    const char *instance_id, const struct api_config *config);
+/* What applies from now on, to connections that are there too. */
+void api_set_config(struct api *api, const struct api_config *config);
 void api_set_conns(struct api *api, struct conns *conns);
 void api_set_events(struct api *api, struct events *events);
 void api_set_registry(struct api *api, struct registry *registry);
@@ -54,12 +57,22 @@ struct level_info {
 	enum log_level level, configured;
 	uint64_t for_us; /* until then the one is in the place of the other; 0 no end */
 };
+/* The configuration, and how reading it again went. */
+struct config_state {
+	const struct config *in_force;
+	uint64_t since_us;     /* when it was read; our clock's time of day */
+	const char *problem;   /* why the last reload was refused; NULL where it was not */
+};
 struct control_ops {
 	/* False: it did so before. */
 	bool (*drain)(void *arg, bool drain, const char *by);
 	void (*level)(void *arg, struct level_info *out);
 	/* `for_us` 0: until a reload brings another one. */
 	void (*set_level)(void *arg, enum log_level level, uint64_t for_us, const char *by);
+	/* src/reload.h; with `dry_run` what would change is told and nothing done. */
+	enum err (*reload)(void *arg, bool dry_run, const char *by, struct config_errors *why,
+			   config_change_cb *cb, void *cb_arg);
+	void (*config)(void *arg, struct config_state *out);
 };
 void api_set_control(struct api *api, const struct control_ops *ops, void *arg);
 

@@ -579,6 +579,16 @@ api_new(struct loop *loop, struct store *store, struct queues *queues, const cha
 }
 
 void
+api_set_config(struct api *api, const struct api_config *config)
+{
+	struct session *s;
+
+	api->config = *config;
+	TAILQ_FOREACH (s, &api->sessions, link)
+		check_pressure(s);
+}
+
+void
 api_set_conns(struct api *api, struct conns *conns)
 {
 	api->conns = conns;

@@ -27,6 +27,7 @@ enum stat_listener { STAT_TCP, STAT_UNIX };
 enum stat_rejected { STAT_LIMIT, STAT_ADDRESS_LIMIT };
 enum stat_bad_frame { STAT_TOO_LARGE, STAT_TOO_DEEP, STAT_MALFORMED };
 enum stat_failure { STAT_TRANSIENT, STAT_PERMANENT, STAT_CONNECTION };
+enum stat_reload { STAT_RELOAD_OK, STAT_RELOAD_REJECTED };
 enum stat_dead { STAT_DEAD_PERMANENT, STAT_DEAD_ATTEMPTS, STAT_DEAD_EXPIRED };
 enum stat_message_state { STAT_READY, STAT_DELAYED, STAT_RESERVED, STAT_DEAD };
 

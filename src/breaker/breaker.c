@@ -34,9 +34,16 @@ breakers_new(struct store *store, const char *key_prefix, const struct breaker_c
 
 	breakers->store = store;
 	breakers->prefix = xstrdup(key_prefix);
+	breakers_set_defaults(breakers, defaults, state_ttl_us);
+	return breakers;
+}
+
+void
+breakers_set_defaults(struct breakers *breakers, const struct breaker_config *defaults,
+		      uint64_t state_ttl_us)
+{
 	breakers->defaults = *defaults;
 	breakers->state_ttl_us = state_ttl_us;
-	return breakers;
 }
 
 void

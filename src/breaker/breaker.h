@@ -31,6 +31,9 @@ struct breaker_info {
 /* `defaults` has all settings. A breaker that nobody used for `state_ttl_us` is forgotten. */
 struct breakers *breakers_new(struct store *store, const char *key_prefix,
 			      const struct breaker_config *defaults, uint64_t state_ttl_us);
+/* What applies from now on: breakers that are there keep their settings. */
+void breakers_set_defaults(struct breakers *breakers, const struct breaker_config *defaults,
+			   uint64_t state_ttl_us);
 /* The store was freed before. */
 void breakers_free(struct breakers *breakers);
 

@@ -611,14 +611,23 @@ config_load(struct config *cfg, struct config_source *source, struct config_erro
 }
 
 enum err
+config_complain(const struct config *cfg, const char *path, const char *text,
+		struct config_errors *why)
+{
+	const struct config_option *o = option_find(path);
+	const struct config_origin *origin = &cfg->origins[o - config_options];
+	struct loader l = { .why = why };
+
+	complain_option(&l, origin->name ? origin->name : "defaults", origin->at, path, text);
+	return ERR_BAD_REQUEST;
+}
+
+enum err
 config_check_reload(const struct config *from, const struct config *to,
 		    struct config_errors *why)
 {
-	struct loader l = { .why = why };
-
 	for (unsigned i = 0; i < OPTION_COUNT; i++) {
 		const struct config_option *o = &config_options[i];
-		const struct config_origin *origin = &to->origins[i];
 		struct buf text = { 0 };
 
 		if (o->is_reloadable || option_is_same(from, to, o))
@@ -626,8 +635,7 @@ config_check_reload(const struct config *from, const struct config *to,
 		buf_puts(&text, "a change needs a restart; now it is ");
 		option_put_text(&text, from, o);
 		buf_putc(&text, '\0');
-		complain_option(&l, origin->name ? origin->name : "defaults", origin->at,
-				o->path, text.data);
+		config_complain(to, o->path, text.data, why);
 		buf_done(&text);
 	}
 	return why->n ? ERR_BAD_REQUEST : OK;

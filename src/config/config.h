@@ -181,6 +181,10 @@ unsigned config_diff(const struct config *from, const struct config *to, config_
 enum err config_check_reload(const struct config *from, const struct config *to,
 			     struct config_errors *why);
 
+/* One more error, about a value: where it comes from, and "KEY: TEXT". Returns ERR_BAD_REQUEST. */
+enum err config_complain(const struct config *cfg, const char *path, const char *text,
+			 struct config_errors *why);
+
 /* What is in force, as a file with the origin of each value beside it. */
 void config_print(const struct config *cfg, FILE *out);
 

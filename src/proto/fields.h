@@ -104,7 +104,7 @@ struct params {
 		for_time; /* microseconds */
 	uint64_t max, prefetch, limit, queue_size, retry_attempts, resume, incarnation, id,
 		after_id;
-	bool alive;
+	bool alive, dry_run;
 	double backoff_factor, backoff_jitter;
 };
 

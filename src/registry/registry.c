@@ -60,14 +60,20 @@ registry_new(struct loop *loop, struct store *store, const struct registry_confi
 	r->loop = loop;
 	r->store = store;
 	r->prefix = xstrdup(config->key_prefix);
-	r->ttl_us = config->ttl_us;
-	r->forget_after_us = config->forget_after_us;
-	r->late_after_us = config->late_after_us;
-	r->max_frame = config->max_frame;
+	registry_set_config(r, config);
 	r->ops = ops;
 	r->arg = arg;
 	heartbeats_init(r);
 	return r;
+}
+
+void
+registry_set_config(struct registry *r, const struct registry_config *config)
+{
+	r->ttl_us = config->ttl_us;
+	r->forget_after_us = config->forget_after_us;
+	r->late_after_us = config->late_after_us;
+	r->max_frame = config->max_frame;
 }
 
 void

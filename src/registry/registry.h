@@ -34,6 +34,8 @@ struct registry_ops {
 struct registry *
 registry_new(struct loop *loop, struct store *store, const struct registry_config *config,
 	     const struct registry_ops *ops, void *arg);
+/* What applies from now on; its key prefix is not looked at. Agents that are registered keep their ttl. */
+void registry_set_config(struct registry *registry, const struct registry_config *config);
 /* The store was freed before. Heartbeats that were not sent are told ERR_UNSENT. */
 void registry_free(struct registry *registry);
 

@@ -147,6 +147,27 @@ address_is_local(const struct address *a)
 	       !strcmp(a->host, "localhost");
 }
 
+bool
+address_log_in(struct address *a, const char *url, const char *user, const char *password)
+{
+	struct address other;
+	bool is_new;
+
+	if (!address_read(&other, url, NULL))
+		abort(); /* the caller was to check it */
+	user = *user ? user : other.user;
+	password = *password ? password : other.password;
+	is_new = strcmp(a->user, user) != 0 || strcmp(a->password, password) != 0;
+	if (is_new) {
+		free(a->user);
+		forget(a->password);
+		a->user = xstrdup(user);
+		a->password = xstrdup(password);
+	}
+	address_done(&other);
+	return is_new;
+}
+
 /* Version 4 first: "localhost" is often both, and Redis often listens to that one only. */
 bool
 address_resolve(struct address *a)

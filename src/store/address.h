@@ -19,6 +19,8 @@ bool address_read(struct address *a, const char *url, struct errmsg *why);
 void address_done(struct address *a);
 /* Whether it is on this machine, as far as it can be seen: a name other than localhost is not. */
 bool address_is_local(const struct address *a);
+/* Be who `url` says, or `user` and `password` where those are not "". Whether that is another. */
+bool address_log_in(struct address *a, const char *url, const char *user, const char *password);
 
 /* Make `host` a number; false when that fails. May block, so only before we first reach Redis.
  */

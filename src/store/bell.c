@@ -129,21 +129,20 @@ bell_new(struct loop *loop, const struct link_config *cfg, const char *own,
 	b->own = xstrdup(own);
 	b->ops = ops;
 	b->arg = arg;
-	b->backoff = (struct backoff){ .min_us = cfg->reconnect_min_us,
-				       .max_us = cfg->reconnect_max_us };
 	address_read(&b->address, cfg->url, NULL);
 	address_resolve(&b->address);
-	if (*cfg->username) {
-		free(b->address.user);
-		b->address.user = xstrdup(cfg->username);
-	}
-	if (*cfg->password) {
-		free(b->address.password);
-		b->address.password = xstrdup(cfg->password);
-	}
+	bell_set_config(b, cfg);
 	timer_init(&b->again, loop, bell_connect, b);
 	timer_set(&b->again, 0);
 	return b;
+}
+
+void
+bell_set_config(struct bell *b, const struct link_config *cfg)
+{
+	b->backoff.min_us = cfg->reconnect_min_us;
+	b->backoff.max_us = cfg->reconnect_max_us;
+	address_log_in(&b->address, cfg->url, cfg->username, cfg->password);
 }
 
 void

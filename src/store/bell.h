@@ -21,6 +21,8 @@ struct bell_ops {
 /* Starts connecting on the next turn and keeps at it. `own` names this broker: `PREFIX:bell:OWN` is heard, and `PREFIX:bell`; `cfg` as for link_new(). */
 struct bell *bell_new(struct loop *loop, const struct link_config *cfg, const char *own,
 		      const struct bell_ops *ops, void *arg);
+/* As link_set_config(); a new name and password serve for the next connection. */
+void bell_set_config(struct bell *bell, const struct link_config *cfg);
 void bell_free(struct bell *bell);
 
 #endif

@@ -528,6 +528,18 @@ on_info(redisAsyncContext *ac, void *r, void *arg)
 	load_scripts(s);
 }
 
+/* Say who we are, unless that is nobody. */
+static void
+log_in(struct store *s, redisCallbackFn *cb)
+{
+	const struct address *a = &s->address;
+
+	if (*a->password && *a->user)
+		redisAsyncCommand(s->ac, cb, NULL, "AUTH %s %s", a->user, a->password);
+	else if (*a->password)
+		redisAsyncCommand(s->ac, cb, NULL, "AUTH %s", a->password);
+}
+
 static void
 on_connected(const redisAsyncContext *connected, int status)
 {
@@ -543,10 +555,7 @@ on_connected(const redisAsyncContext *connected, int status)
 	a = &s->address;
 	link_move(s, LINK_CHECKING);
 	timer_set(&s->deadline, s->command_timeout_us);
-	if (*a->password && *a->user)
-		redisAsyncCommand(s->ac, on_ok, NULL, "AUTH %s %s", a->user, a->password);
-	else if (*a->password)
-		redisAsyncCommand(s->ac, on_ok, NULL, "AUTH %s", a->password);
+	log_in(s, on_ok);
 	if (a->db)
 		redisAsyncCommand(s->ac, on_ok, NULL, "SELECT %d", a->db);
 	redisAsyncCommand(s->ac, on_time, NULL, "TIME");
@@ -804,12 +813,50 @@ link_check_url(const char *url, struct errmsg *why)
 }
 
 static void
-override(char **text, const char *with)
+on_new_password(redisAsyncContext *ac, void *r, void *arg)
 {
-	if (!with || !*with)
+	const struct reply *reply = reply_of(r);
+
+	(void)arg;
+	if (ac->data && reply && reply->type == REPLY_ERROR)
+		log_event(LOG_REDIS_PASSWORD_REFUSED, log_text("error", reply->str.p));
+}
+
+static void
+on_info_again(redisAsyncContext *ac, void *r, void *arg)
+{
+	struct store *s = ac->data;
+	const struct reply *reply = checked(ac, r);
+
+	(void)arg;
+	if (!reply)
 		return;
-	free(*text);
-	*text = xstrdup(with);
+	info_line(s->info.policy, sizeof(s->info.policy), reply_str(reply), "maxmemory_policy");
+	is_acceptable(s, reply_str(reply));
+}
+
+void
+link_set_config(struct store *s, const struct link_config *cfg)
+{
+	bool is_other = address_log_in(&s->address, cfg->url, cfg->username, cfg->password),
+	     is_stricter = cfg->require_noeviction && !s->require_noeviction;
+
+	s->connect_timeout_us = cfg->connect_timeout_us;
+	s->command_timeout_us = cfg->command_timeout_us;
+	s->pending_limit = cfg->pending_limit;
+	s->require_noeviction = cfg->require_noeviction;
+	s->backoff.min_us = cfg->reconnect_min_us;
+	s->backoff.max_us = cfg->reconnect_max_us;
+	if (s->state == LINK_DOWN)
+		timer_at_most(&s->reconnect, backoff_next(&s->backoff));
+	if (s->state != LINK_READY || s->is_leaving)
+		return;
+	if (!TAILQ_EMPTY(&s->flying) && !s->loading)
+		set_deadline(s);
+	if (is_other && *s->address.password)
+		log_in(s, on_new_password);
+	if (is_stricter)
+		redisAsyncCommand(s->ac, on_info_again, NULL, "INFO");
 }
 
 struct store *
@@ -823,8 +870,7 @@ link_new(struct loop *loop, const struct link_config *cfg, const struct link_ops
 	s->arg = arg;
 	if (!address_read(&s->address, cfg->url, NULL))
 		abort(); /* the caller was to check it */
-	override(&s->address.user, cfg->username);
-	override(&s->address.password, cfg->password);
+	address_log_in(&s->address, cfg->url, cfg->username, cfg->password);
 	s->prefix = xstrdup(cfg->key_prefix);
 	s->connect_timeout_us = cfg->connect_timeout_us;
 	s->command_timeout_us = cfg->command_timeout_us;

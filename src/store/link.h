@@ -32,6 +32,12 @@ bool link_check_url(const char *url, struct errmsg *why);
 /* Starts connecting on the next turn; the strings are copied. */
 struct store *link_new(struct loop *loop, const struct link_config *cfg,
 		       const struct link_ops *ops, void *arg);
+/*
+ * What applies from now on, to calls that are under way too; its url and key prefix are not looked at. A name and
+ * password that have changed are tried at once on the connection that is there, which goes on whatever Redis says to
+ * them (that is logged), and then serve for the next one. `require_noeviction` is looked into anew, where it is asked for only now.
+ */
+void link_set_config(struct store *store, const struct link_config *cfg);
 /* Calls in flight are answered ERR_UNKNOWN, unsent ones ERR_UNSENT, before this returns. */
 void link_free(struct store *store);
 /* Whether Redis is on this machine. */
