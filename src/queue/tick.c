@@ -511,7 +511,8 @@ count_retries(struct queue_counts *counts, uint64_t failed, const uint64_t burie
 static void
 tell_settles(struct tick *t, enum err err, const struct outcomes *o)
 {
-	uint64_t now_us = store_now_us(t->queue->queues->store), failed = 0;
+	/* After an error the store may be gone, see queues_free(). */
+	uint64_t now_us = err ? 0 : store_now_us(t->queue->queues->store), failed = 0;
 	uint64_t buried[3] = { 0 };
 	size_t at = 0;
 
