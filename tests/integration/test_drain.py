@@ -349,7 +349,7 @@ def test_the_log_level_is_changed_and_taken_back(own):
     stranger = broker.connect()
     stranger.call("ping")
     stranger.close()
-    wait_until(lambda: client.call("status")["connections"] == 1, 5)
+    wait_until(lambda: len(client.call("list_connections")) == 1, 5)
     assert len(broker.logged("conn.closed")) == before
 
     assert level(client, level="error") == {"level": "error", "configured": "info", "for": None}
