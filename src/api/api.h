@@ -60,8 +60,8 @@ struct level_info {
 /* The configuration, and how reading it again went. */
 struct config_state {
 	const struct config *in_force;
-	uint64_t since_us;     /* when it was read; our clock's time of day */
-	const char *problem;   /* why the last reload was refused; NULL where it was not */
+	uint64_t since_us;   /* when it was read; our clock's time of day */
+	const char *problem; /* why the last reload was refused; NULL where it was not */
 };
 struct control_ops {
 	/* False: it did so before. */

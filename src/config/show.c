@@ -230,7 +230,8 @@ config_print_defaults(FILE *out)
 	      "# coordd.yaml: every key with its built-in default. An empty file is valid.\n"
 	      "# Durations: ms s m h d. Sizes: B KiB MiB GiB. Unknown or repeated keys,\n"
 	      "# wrong types, aliases and tags are errors (exit 78), never warnings.\n"
-	      "# [R] = applied by a reload; [S] = needs a restart, a reload refuses the change.\n",
+	      "# [R] = applied by a reload; [S] = needs a restart, a reload refuses the "
+	      "change.\n",
 	      out);
 	for (unsigned i = 0; i < OPTION_COUNT; i++) {
 		const struct config_option *o = &config_options[i];

@@ -256,7 +256,8 @@ put_runs(const struct tick *t, struct args *args)
 static void
 put_settle_head(struct args *args, char kind, unsigned n, const struct token *token)
 {
-	char head[2 + TOKEN_BUCKET_MAX] = { kind, (char)(n - 1) };
+	char head[2 + TOKEN_BUCKET_MAX] = { token->lease ? (char)(kind | 32) : kind,
+					    (char)(n - 1) };
 
 	args_str(args, (struct str){ head, 2 + token_bucket(head + 2, token) });
 }

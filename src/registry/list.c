@@ -27,7 +27,7 @@ struct listing {
 		from; /* as ZRANGEBYLEX wants it: "[NAME", or "(NAME" to begin after that one */
 	struct buf capability; /* as the script wants it */
 	const char *alive;
-	bool is_exact; /* only whose NAME is the prefix */
+	bool is_exact; /* only whose NAME is the prefix: one look is enough */
 	unsigned limit, n;
 	struct row *rows;
 	struct buf texts;
@@ -135,7 +135,8 @@ list_on_reply(void *arg, enum err err, const struct reply *reply)
 	if (l->on_count)
 		is_full = l->known >= REGISTRY_COUNTED;
 	else
-		is_full = l->n >= l->limit || l->texts.len >= l->registry->max_frame;
+		is_full = l->is_exact || l->n >= l->limit ||
+			  l->texts.len >= l->registry->max_frame;
 	if (is_full || !after.n)
 		list_finish(l, OK);
 	else

@@ -37,7 +37,7 @@ TTL, LONG_TTL = within(0.6), within(5)
 SWEEP = 0.6
 EXPIRED, DIED, CLOSED = "visibility timeout expired", "holder died", "connection closed"
 GRACE = within(1.5)
-FAST_RETURN = {"redis": {"reconnect_max": "200ms"}, "sweep": {"grace": f"{GRACE * 1000:.0f}ms"}}
+FAST_RETURN = {"redis": {"reconnect_max": "200ms"}, "sweep": {"grace": f"{GRACE * 1000:.0f}ms"}, "server": {"drain_timeout": "1s"}}
 
 
 class Holder:
@@ -1336,10 +1336,10 @@ READ = {
 
 
 def contents(redis, prefix):
-    """All that Redis holds under a prefix, but what is told of the past, the sweep, and a number for the next lease."""
+    """All that Redis holds under a prefix, but what is told of the past (events, the audit), the sweep, and a number for the next lease."""
     found = {}
     for key in redis.command("KEYS", f"{prefix}:*"):
-        if key.split(":")[1] not in ("version", "sweep", "events", "e", "leases"):
+        if key.split(":")[1] not in ("version", "sweep", "events", "e", "leases", "audit"):
             kind = redis.command("TYPE", key)
             if kind != "none":
                 found[key] = str(redis.command(*READ[kind](key)))

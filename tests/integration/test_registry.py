@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -200,6 +201,20 @@ def test_an_agent_is_registered_with_what_it_says(agents):
     assert info["metadata"] == {"host": "h", "pid": 7}
     assert info["ttl"] == 12.5 and info["alive"]
     assert 0 <= info["heartbeat_age"] < within(5)
+
+
+def test_one_look_tells_that_an_agent_is_not_there(agents, redis):
+    """However many there are whose names begin with its own."""
+    many = [("register", {"agent": agent(f"x{i}"), "ttl": 60}) for i in range(500)]
+    agents.client.results(agents.client.submit_all(many))
+
+    def scripts():
+        stats = redis.command("INFO", "commandstats")
+        return int(re.search(r"cmdstat_evalsha:calls=(\d+)", stats)[1])
+
+    before = scripts()
+    assert agents.get(agent("x")) is None
+    assert scripts() - before < 250  # others use this Redis, too
 
 
 def test_an_agent_that_says_nothing_has_defaults(agents):

@@ -14,7 +14,7 @@
 --	[5] random bytes, 16 for each message that may be handed out  [6] runs, >I7BHI4 each: visibility timeout, bucket
 --	width as a power of two, how many, byte limit (0 none). Of a heartbeat lease the width is 128 more, and >I7Hc0
 --	follows: the holder's incarnation (0: whichever), its NAME
---	then what settles, in order: kind, number of fields less one, bucket; the fields; and for all but A (of which alone there
+--	then what settles, in order: kind (a small letter: the bucket is of a heartbeat lease), number of fields less one, bucket; the fields; and for all but A (of which alone there
 --	can be more than one) one more: N >BI7d and the error text (1 permanent, 2 with delay, 4 with error; delay; factor
 --	of jitter), R delay or '', X >I7I7 timeout and the deadline so far, F error
 --	then the digests (when the window is not 0), the items, the delays ('' for none)
@@ -73,13 +73,18 @@ end
 -- Settle -------------------------------------------------------------------------------------------------
 
 local arg = 7
-local misses, deadlines, back
+local misses, deadlines, back, emptied
 local settle = 1
 
 while settle <= nsettle do
 	local bucket = ARGV[arg]
 	local kind, n = byte(bucket, 1, 2)
 	local key = base .. ':r' .. sub(bucket, 3)
+	if kind >= 97 then
+		kind = kind - 32
+		emptied = emptied or {}
+		emptied[#emptied + 1] = sub(bucket, 3)
+	end
 	if kind == 65 then -- A
 		for i = settle, settle + n do
 			if pcall('HDEL', key, ARGV[arg + 1]) == 1 then
@@ -161,6 +166,20 @@ while settle <= nsettle do
 	settle = settle + 1
 end
 held = held - acked_bytes
+
+if emptied then
+	-- With many holders each has buckets of its own, and these last for long: the names of empty ones would pile up.
+-- include end_leases
+-- include drop_bucket
+	for i = 1, #emptied do
+		if pcall('EXISTS', base .. ':r' .. emptied[i]) == 0 then
+			drop_bucket(emptied[i])
+			if told == emptied[i] then
+				told = ''
+			end
+		end
+	end
+end
 
 if back then
 	-- The last handed out goes first, so that the first one ends at the head.
