@@ -11,6 +11,7 @@
 #include <stdlib.h>
 
 #include "base/id.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "store/keys.h"
 
@@ -135,6 +136,21 @@ info_read(struct breaker_info *info, const struct reply *reply, uint32_t i)
 		info->config.values[k] = number(reply, i + 12 + k);
 }
 
+/* What became of breakers, by the script's reply from the i-th element on: id, event, reason of each. */
+static void
+log_changes(const struct reply *reply, uint32_t i)
+{
+	for (; i + 2 < reply->count; i += 3) {
+		struct str event = reply_str(reply_at(reply, i + 1));
+
+		log_event(str_eq(event, STR("breaker_opened"))   ? LOG_BREAKER_OPENED
+			  : str_eq(event, STR("breaker_closed")) ? LOG_BREAKER_CLOSED
+								 : LOG_BREAKER_HALF_OPENED,
+			  log_str("breaker", reply_str(reply_at(reply, i))),
+			  log_str("reason", reply_str(reply_at(reply, i + 2))));
+	}
+}
+
 struct breaker_op {
 	breaker_cb *cb;
 	acquire_cb *acquired;
@@ -150,10 +166,12 @@ breaker_on_reply(void *arg, enum err err, const struct reply *reply)
 
 	if (!err && !reply->count)
 		err = ERR_NOT_FOUND;
-	else if (!err && reply->count != 2 + INFO_NUMBERS)
+	else if (!err && reply->count < 2 + INFO_NUMBERS)
 		err = ERR_INTERNAL;
-	if (!err)
+	if (!err) {
 		info_read(&info, reply, 2);
+		log_changes(reply, 2 + INFO_NUMBERS);
+	}
 	if (op->acquired) {
 		struct breaker_answer answer = { .permit = STR("") };
 
@@ -408,9 +426,11 @@ static void
 sweep_on_reply(void *arg, enum err err, const struct reply *reply)
 {
 	struct breakers *breakers = arg;
-	uint64_t due = err ? 0 : (uint64_t)reply_int(reply, 0);
+	uint64_t due = err ? 0 : number(reply, 0);
 
 	breakers->is_sweeping = false;
+	if (!err)
+		log_changes(reply, 1);
 	/* Another broker may have given a permit meanwhile, so it does not wait for long. */
 	breakers->sweep_at_us = store_now_us(breakers->store) + SWEEP_US;
 	if (due && due < breakers->sweep_at_us)
