@@ -39,6 +39,8 @@ struct janitor {
 	uint64_t grace_us;
 	struct timer ask, second;
 	uint64_t second_us; /* when that last ran */
+	uint32_t epoch;     /* once `has_epoch` */
+	bool has_epoch;
 	bool is_asking, is_leading, has_others, is_over;
 	unsigned pending;  /* sweeps under way, each of a queue, or of the agents */
 	uint64_t asked_us; /* when `lead` was asked last, our clock */
@@ -94,6 +96,17 @@ janitor_on_swept(void *arg, enum err err, uint64_t again_us, bool lead)
 	janitor_settle(j);
 }
 
+/* It rises when an outage was found; each broker that was there before tells it. */
+static void
+note_epoch(struct janitor *j, uint32_t epoch)
+{
+	if (j->has_epoch && epoch != j->epoch)
+		log_event(LOG_SWEEP_OUTAGE, log_ms("grace_ms", j->grace_us),
+			  log_uint("epoch", epoch));
+	j->has_epoch = true;
+	j->epoch = epoch;
+}
+
 static void
 janitor_on_lead(void *arg, enum err err, const struct reply *reply)
 {
@@ -106,8 +119,8 @@ janitor_on_lead(void *arg, enum err err, const struct reply *reply)
 		return;
 	}
 	store_saw_time(j->store, unpack_uint(head.p, 7));
-	queues_set_epoch(j->queues, (uint32_t)unpack_uint(head.p + 15, 4), j->asked_us,
-			 unpack_uint(head.p + 19, 4) > 0);
+	note_epoch(j, (uint32_t)unpack_uint(head.p + 15, 4));
+	queues_set_epoch(j->queues, j->epoch, j->asked_us, unpack_uint(head.p + 19, 4) > 0);
 	j->is_leading = head.p[7] & 1;
 	j->has_others = head.p[7] & 2;
 	if (!j->is_leading) {

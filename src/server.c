@@ -342,6 +342,7 @@ server_start(struct server *srv, struct errmsg *why)
 	srv->registry = registry_new(srv->loop, srv->store, &registry, &registry_ops, srv);
 	srv->breakers = breakers_new(srv->store, cfg->redis.key_prefix, &breaker,
 				     cfg->breakers.state_ttl_us);
+	settings_policies(srv);
 	srv->api = api_new(srv->loop, srv->store, srv->queues, srv->instance_id, &api);
 	api_set_events(srv->api, srv->events);
 	api_set_registry(srv->api, srv->registry);

@@ -1,9 +1,11 @@
 /* settings: from the configuration to the objects, at the start and after each reload. */
 #include "settings.h"
 
+#include <stdlib.h>
 #include <sys/resource.h>
 
 #include "base/log.h"
+#include "base/mem.h"
 
 enum { SPARE_FDS = 64, EMBEDDED_RECONNECT_US = 5000 };
 
@@ -25,35 +27,77 @@ settings_conns(const struct config *cfg)
 	};
 }
 
+static struct queue_policy
+queue_policy_of(const struct config *cfg, const struct config_queue *queue)
+{
+	return (struct queue_policy){
+		.queue_size = queue->queue_size,
+		.retry_attempts = queue->retry_attempts,
+		.backoff_base_us = queue->backoff_base_us,
+		.backoff_factor = queue->backoff_factor,
+		.backoff_max_us = queue->backoff_max_us,
+		.backoff_jitter = queue->backoff_jitter,
+		.visibility_us = queue->visibility_timeout_us,
+		.max_visibility_us = queue->max_visibility_timeout_us,
+		.ttl_us = queue->message_ttl_us,
+		.dedup_window_us = queue->dedup_window_us,
+		.max_inflight = queue->max_inflight_per_consumer,
+		.forget_after_us = cfg->queues.forget_after_us,
+		.max_lease_us = queue->max_lease_us,
+	};
+}
+
 struct queue_policy
 settings_queues(const struct config *cfg)
 {
-	return (struct queue_policy){
-		.queue_size = cfg->queues.defaults.queue_size,
-		.retry_attempts = cfg->queues.defaults.retry_attempts,
-		.backoff_base_us = cfg->queues.defaults.backoff_base_us,
-		.backoff_factor = cfg->queues.defaults.backoff_factor,
-		.backoff_max_us = cfg->queues.defaults.backoff_max_us,
-		.backoff_jitter = cfg->queues.defaults.backoff_jitter,
-		.dedup_window_us = cfg->queues.defaults.dedup_window_us,
-		.forget_after_us = cfg->queues.forget_after_us,
-		.max_lease_us = cfg->queues.max_lease_us,
+	return queue_policy_of(cfg, &cfg->queues.defaults);
+}
+
+static struct breaker_config
+breaker_config_of(const struct config_breaker *breaker)
+{
+	return (struct breaker_config){
+		.have = (1u << BREAKER_SETTINGS) - 1,
+		.values = {
+			[BREAKER_FAILURE_THRESHOLD] = breaker->failure_threshold,
+			[BREAKER_TIMEOUT] = breaker->timeout_us,
+			[BREAKER_RECOVERY_TIMEOUT] = breaker->recovery_timeout_us,
+			[BREAKER_HALF_OPEN_CALLS] = breaker->half_open_max_calls,
+			[BREAKER_SUCCESS_THRESHOLD] = breaker->success_threshold,
+		},
 	};
 }
 
 struct breaker_config
 settings_breakers(const struct config *cfg)
 {
-	return (struct breaker_config){
-		.have = (1u << BREAKER_SETTINGS) - 1,
-		.values = {
-			[BREAKER_FAILURE_THRESHOLD] = cfg->breakers.defaults.failure_threshold,
-			[BREAKER_TIMEOUT] = cfg->breakers.defaults.timeout_us,
-			[BREAKER_RECOVERY_TIMEOUT] = cfg->breakers.defaults.recovery_timeout_us,
-			[BREAKER_HALF_OPEN_CALLS] = cfg->breakers.defaults.half_open_max_calls,
-			[BREAKER_SUCCESS_THRESHOLD] = cfg->breakers.defaults.success_threshold,
-		},
-	};
+	return breaker_config_of(&cfg->breakers.defaults);
+}
+
+void
+settings_policies(struct server *srv)
+{
+	const struct config *cfg = srv->cfg;
+	const struct config_overrides *queues = &cfg->queues.overrides,
+				      *breakers = &cfg->breakers.overrides;
+	struct queue_override *for_queues = xcalloc(queues->n, sizeof(*for_queues));
+	struct breaker_override *for_breakers = xcalloc(breakers->n, sizeof(*for_breakers));
+	struct queue_policy policy = settings_queues(cfg);
+	struct breaker_config breaker = settings_breakers(cfg);
+
+	for (unsigned i = 0; i < queues->n; i++)
+		for_queues[i] = (struct queue_override){
+			queues->items[i].match, queue_policy_of(cfg, &queues->items[i].queue)
+		};
+	for (unsigned i = 0; i < breakers->n; i++)
+		for_breakers[i] = (struct breaker_override){
+			breakers->items[i].match, breaker_config_of(&breakers->items[i].breaker)
+		};
+	queues_set_policy(srv->queues, &policy, for_queues, queues->n, cfg->limits.max_frame);
+	breakers_set_defaults(srv->breakers, &breaker, for_breakers, breakers->n,
+			      cfg->breakers.state_ttl_us);
+	free(for_queues);
+	free(for_breakers);
 }
 
 struct api_config
@@ -65,7 +109,6 @@ settings_api(const struct config *cfg)
 		.max_inflight = cfg->limits.max_inflight_per_connection,
 		.max_parked = cfg->limits.max_parked_per_connection,
 		.portable_payloads = cfg->limits.portable_payloads,
-		.visibility_us = cfg->queues.defaults.visibility_timeout_us,
 		.audit = cfg->audit.enabled,
 		.audit_keep = cfg->audit.keep,
 		.slow_request_us = cfg->log.slow_request_us,
@@ -172,9 +215,7 @@ settings_apply(struct server *srv)
 {
 	const struct config *cfg = srv->cfg;
 	struct conn_limits limits = settings_conns(cfg);
-	struct queue_policy policy = settings_queues(cfg);
 	struct registry_config registry = settings_registry(cfg);
-	struct breaker_config breaker = settings_breakers(cfg);
 	struct api_config api = settings_api(cfg);
 	struct admin_config admin = settings_admin(cfg);
 	struct link_config link = settings_link(srv);
@@ -183,9 +224,8 @@ settings_apply(struct server *srv)
 	settings_descriptors(cfg);
 	link_set_config(srv->store, &link);
 	bell_set_config(srv->bell, &link);
-	queues_set_policy(srv->queues, &policy, cfg->limits.max_frame);
+	settings_policies(srv);
 	registry_set_config(srv->registry, &registry);
-	breakers_set_defaults(srv->breakers, &breaker, cfg->breakers.state_ttl_us);
 	api_set_config(srv->api, &api);
 	conns_set_limits(srv->conns, &limits);
 	janitor_set_grace(srv->janitor, cfg->sweep.grace_us);

@@ -15,6 +15,8 @@ struct api_config settings_api(const struct config *cfg);
 struct admin_config settings_admin(const struct config *cfg);
 struct metrics_config settings_metrics(const struct config *cfg);
 struct log_config settings_log(const struct config *cfg);
+/* What holds for queues and breakers where nobody has set anything, with the overrides, goes to them. */
+void settings_policies(struct server *srv);
 /* Of srv->cfg, and of the embedded Redis where there is one. */
 struct link_config settings_link(const struct server *srv);
 

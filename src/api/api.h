@@ -31,7 +31,6 @@ struct api_config {
 		max_inflight; /* requests unanswered on one connection before its reading rests */
 	unsigned max_parked; /* waiting receives on one connection before `overloaded` */
 	bool portable_payloads;
-	uint64_t visibility_us;   /* of a receive that names none */
 	bool audit;               /* what operators do is kept in Redis */
 	unsigned audit_keep;      /* so many of the last entries */
 	uint64_t slow_request_us; /* one that took longer is logged; 0 none */

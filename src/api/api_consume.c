@@ -150,7 +150,8 @@ static const struct consume_ops consume_ops = { consumer_on_messages, consumer_o
 						consumer_is_blocked, consumer_on_ended };
 
 static struct consumer *
-consumer_new(struct session *s, const struct params *p, bool is_lease)
+consumer_new(struct session *s, const struct params *p, struct queue *q, uint64_t visibility_us,
+	     bool is_lease)
 {
 	struct consumer *c = xcalloc(1, sizeof(*c));
 	uint8_t id[CONSUMER_ID_BYTES];
@@ -160,10 +161,9 @@ consumer_new(struct session *s, const struct params *p, bool is_lease)
 	c->session = s;
 	c->is_lease = is_lease;
 	c->prefetch = (unsigned)p->prefetch;
-	c->visibility_us =
-		p->have & F(visibility_timeout) ? p->visibility_timeout : VISIBILITY_US;
-	c->queue = queues_get(s->api->queues, str_of(s->namespace), &p->agent);
-	queue_pin(c->queue);
+	c->visibility_us = visibility_us;
+	c->queue = q;
+	queue_pin(q);
 	session_hold(s);
 	s->waiting++;
 	return c;
@@ -223,12 +223,14 @@ enum err
 api_consume(struct session *s, const struct rpc *rpc, struct params *p, struct errmsg *why)
 {
 	enum lease lease = p->have & F(lease) ? p->lease : LEASE_CONNECTION;
+	struct queue *q = queues_get(s->api->queues, str_of(s->namespace), &p->agent);
+	uint64_t visibility_us = VISIBILITY_US;
 	struct consumer *c;
 	struct enlist *op;
 
-	if (session_may_wait(s, why))
+	if (session_visibility(p, q, &visibility_us, why) || session_may_wait(s, why))
 		return why->err;
-	c = consumer_new(s, p, lease == LEASE_CONNECTION);
+	c = consumer_new(s, p, q, visibility_us, lease == LEASE_CONNECTION);
 	if (lease != LEASE_HEARTBEAT) {
 		consumer_begin(c, NULL);
 		put_consumer(session_reply(s, rpc), c);

@@ -41,12 +41,14 @@ static enum err
 start(struct session *s, const struct rpc *rpc, const struct params *p, enum method method,
       unsigned max, struct errmsg *why)
 {
+	struct queue *q = queues_get(s->api->queues, str_of(s->namespace), &p->agent);
 	uint64_t wait = p->have & F(wait) ? p->wait : 0;
 	enum lease lease = p->have & F(lease) ? p->lease : LEASE_TIMEOUT;
 	struct holder *holder = NULL;
+	uint64_t visibility_us = queue_policy(q)->visibility_us;
 	struct request *r;
 
-	if (wait && session_may_wait(s, why))
+	if (session_visibility(p, q, &visibility_us, why) || (wait && session_may_wait(s, why)))
 		return why->err;
 	r = lease == LEASE_HEARTBEAT ? request_new_held(s, rpc, method, p)
 				     : request_new(s, rpc, method, STR(""));
@@ -55,15 +57,12 @@ start(struct session *s, const struct rpc *rpc, const struct params *p, enum met
 	r->is_lease = lease == LEASE_CONNECTION;
 	r->may_park = wait > 0;
 	s->waiting += r->may_park;
-	r->queue = queues_get(s->api->queues, str_of(s->namespace), &p->agent);
+	r->queue = q;
 	if (lease == LEASE_HEARTBEAT)
-		holder = session_holder(s, r->queue, p);
+		holder = session_holder(s, q, p);
 	TAILQ_INSERT_TAIL(&s->receives, r, link);
-	r->receive =
-		queue_receive(r->queue,
-			      p->have & F(visibility_timeout) ? p->visibility_timeout
-							      : s->api->config.visibility_us,
-			      holder, max, wait, receive_done, receive_on_park, r);
+	r->receive = queue_receive(q, visibility_us, holder, max, wait, receive_done,
+				   receive_on_park, r);
 	return OK;
 }
 

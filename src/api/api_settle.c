@@ -174,10 +174,11 @@ api_release(struct session *s, const struct rpc *rpc, struct params *p, struct e
 enum err
 api_extend(struct session *s, const struct rpc *rpc, struct params *p, struct errmsg *why)
 {
-	struct settle_how how = { .kind = SETTLE_EXTEND,
-				  .visibility_us = p->visibility_timeout };
+	struct queue *q = queues_get(s->api->queues, str_of(s->namespace), &p->agent);
+	struct settle_how how = { .kind = SETTLE_EXTEND };
 
-	(void)why;
+	if (session_visibility(p, q, &how.visibility_us, why))
+		return why->err;
 	return settle_token(s, rpc, p, METHOD_extend, &how);
 }
 

@@ -83,6 +83,25 @@ request_new_held(struct session *s, const struct rpc *rpc, enum method method,
 	return r;
 }
 
+enum err
+session_visibility(const struct params *p, const struct queue *q, uint64_t *us,
+		   struct errmsg *why)
+{
+	uint64_t max = queue_policy(q)->max_visibility_us;
+
+	if (p->have & F(visibility_timeout)) {
+		*us = p->visibility_timeout;
+		if (*us > max)
+			return errmsg_set(why, ERR_BAD_REQUEST,
+					  "visibility_timeout is above %g s, which is "
+					  "max_visibility_timeout of this queue",
+					  (double)max / 1e6);
+	}
+	if (*us > max)
+		*us = max;
+	return OK;
+}
+
 static void
 check_pressure(struct session *s)
 {

@@ -188,6 +188,11 @@ enum err session_may_wait(const struct session *s, struct errmsg *why);
 /* The holder of the heartbeat lease that `p` asks for. */
 struct holder *session_holder(struct session *s, const struct queue *q, const struct params *p);
 
+/* The visibility timeout that `p` names, else what `us` holds, at most what the queue's policy allows; ERR_BAD_REQUEST
+ * when more is named. */
+enum err session_visibility(const struct params *p, const struct queue *q, uint64_t *us,
+			    struct errmsg *why);
+
 /* Watch a reservation whose answer ends at the present end of the output; `consume` holds it unless that is NULL. */
 void session_watch(struct session *s, struct queue *q, const struct reservation *res,
 		   bool is_lease, struct consume *consume);

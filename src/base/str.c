@@ -64,6 +64,32 @@ str_has_control(struct str s)
 	return false;
 }
 
+bool
+str_glob(struct str pattern, struct str s)
+{
+	size_t p = 0, i = 0, after_star = 0, from = 0;
+	bool has_star = false;
+
+	while (i < s.n) {
+		if (p < pattern.n && pattern.p[p] == '*') {
+			has_star = true;
+			after_star = ++p;
+			from = i;
+		} else if (p < pattern.n && (pattern.p[p] == '?' || pattern.p[p] == s.p[i])) {
+			p++;
+			i++;
+		} else if (has_star) { /* the last star takes one more */
+			p = after_star;
+			i = ++from;
+		} else {
+			return false;
+		}
+	}
+	while (p < pattern.n && pattern.p[p] == '*')
+		p++;
+	return p == pattern.n;
+}
+
 const char str_pairs[201] = "0001020304050607080910111213141516171819"
 			    "2021222324252627282930313233343536373839"
 			    "4041424344454647484950515253545556575859"

@@ -78,6 +78,9 @@ str_is_plain(struct str s)
 /* Whether a byte below 0x20 or 0x7f, or a C1 control (U+0080..U+009F), occurs in valid UTF-8. */
 bool str_has_control(struct str s);
 
+/* Whether all of `s` is as `pattern` says: * stands for any bytes, none as well, ? for any one byte. */
+bool str_glob(struct str pattern, struct str s);
+
 /* "00" to "99", two characters each. */
 extern const char str_pairs[201];
 

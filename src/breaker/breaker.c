@@ -11,6 +11,7 @@
 #include <stdlib.h>
 
 #include "base/id.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "store/keys.h"
 
@@ -21,6 +22,8 @@ struct breakers {
 	struct store *store;
 	char *prefix; /* of all keys */
 	struct breaker_config defaults;
+	struct breaker_override *overrides; /* whose `match` are ours */
+	unsigned noverrides;
 	uint64_t state_ttl_us;
 	bool is_sweeping;
 	uint64_t sweep_at_us; /* Redis's clock */
@@ -34,14 +37,30 @@ breakers_new(struct store *store, const char *key_prefix, const struct breaker_c
 
 	breakers->store = store;
 	breakers->prefix = xstrdup(key_prefix);
-	breakers_set_defaults(breakers, defaults, state_ttl_us);
+	breakers_set_defaults(breakers, defaults, NULL, 0, state_ttl_us);
 	return breakers;
+}
+
+static void
+overrides_free(struct breakers *breakers)
+{
+	for (unsigned i = 0; i < breakers->noverrides; i++)
+		free((char *)breakers->overrides[i].match);
+	free(breakers->overrides);
 }
 
 void
 breakers_set_defaults(struct breakers *breakers, const struct breaker_config *defaults,
+		      const struct breaker_override *overrides, unsigned n_overrides,
 		      uint64_t state_ttl_us)
 {
+	overrides_free(breakers);
+	breakers->overrides = xcalloc(n_overrides, sizeof(*overrides));
+	breakers->noverrides = n_overrides;
+	for (unsigned i = 0; i < n_overrides; i++) {
+		breakers->overrides[i] = overrides[i];
+		breakers->overrides[i].match = xstrdup(overrides[i].match);
+	}
 	breakers->defaults = *defaults;
 	breakers->state_ttl_us = state_ttl_us;
 }
@@ -51,6 +70,7 @@ breakers_free(struct breakers *breakers)
 {
 	if (!breakers)
 		return;
+	overrides_free(breakers);
 	free(breakers->prefix);
 	free(breakers);
 }
@@ -86,12 +106,24 @@ args_op(struct args *args, const struct breakers *breakers, struct str ns, struc
 	args_str(args, op);
 }
 
+static const struct breaker_config *
+defaults_of(const struct breakers *breakers, struct str name)
+{
+	for (unsigned i = 0; i < breakers->noverrides; i++) {
+		if (str_glob(str_of(breakers->overrides[i].match), name))
+			return &breakers->overrides[i].defaults;
+	}
+	return &breakers->defaults;
+}
+
 static void
-args_config(struct args *args, const struct breakers *breakers,
+args_config(struct args *args, const struct breakers *breakers, struct str name,
 	    const struct breaker_config *config)
 {
+	const struct breaker_config *defaults = defaults_of(breakers, name);
+
 	for (unsigned i = 0; i < BREAKER_SETTINGS; i++)
-		args_uint(args, breakers->defaults.values[i]);
+		args_uint(args, defaults->values[i]);
 	for (unsigned i = 0; i < BREAKER_SETTINGS; i++) {
 		if (config->have & 1u << i)
 			args_uint(args, config->values[i]);
@@ -135,6 +167,21 @@ info_read(struct breaker_info *info, const struct reply *reply, uint32_t i)
 		info->config.values[k] = number(reply, i + 12 + k);
 }
 
+/* What became of breakers, by the script's reply from the i-th element on: id, event, reason of each. */
+static void
+log_changes(const struct reply *reply, uint32_t i)
+{
+	for (; i + 2 < reply->count; i += 3) {
+		struct str event = reply_str(reply_at(reply, i + 1));
+
+		log_event(str_eq(event, STR("breaker_opened"))   ? LOG_BREAKER_OPENED
+			  : str_eq(event, STR("breaker_closed")) ? LOG_BREAKER_CLOSED
+								 : LOG_BREAKER_HALF_OPENED,
+			  log_str("breaker", reply_str(reply_at(reply, i))),
+			  log_str("reason", reply_str(reply_at(reply, i + 2))));
+	}
+}
+
 struct breaker_op {
 	breaker_cb *cb;
 	acquire_cb *acquired;
@@ -150,10 +197,12 @@ breaker_on_reply(void *arg, enum err err, const struct reply *reply)
 
 	if (!err && !reply->count)
 		err = ERR_NOT_FOUND;
-	else if (!err && reply->count != 2 + INFO_NUMBERS)
+	else if (!err && reply->count < 2 + INFO_NUMBERS)
 		err = ERR_INTERNAL;
-	if (!err)
+	if (!err) {
 		info_read(&info, reply, 2);
+		log_changes(reply, 2 + INFO_NUMBERS);
+	}
 	if (op->acquired) {
 		struct breaker_answer answer = { .permit = STR("") };
 
@@ -198,7 +247,7 @@ breaker_acquire(struct breakers *breakers, struct str ns, struct str name,
 	op->arg = arg;
 	args_op(&args, breakers, ns, name, STR("acquire"));
 	args_str(&args, (struct str){ op->permit, sizeof(op->permit) });
-	args_config(&args, breakers, config);
+	args_config(&args, breakers, name, config);
 	store_run(breakers->store, SCRIPT_BREAKER_GIVE, 0, &args, breaker_on_reply, op);
 	args_done(&args);
 }
@@ -236,7 +285,7 @@ breaker_configure(struct breakers *breakers, struct str ns, struct str name,
 
 	args_op(&args, breakers, ns, name, STR("configure"));
 	args_str(&args, STR(""));
-	args_config(&args, breakers, config);
+	args_config(&args, breakers, name, config);
 	breaker_run(breakers, SCRIPT_BREAKER_GIVE, &args, cb, arg);
 }
 
@@ -408,9 +457,11 @@ static void
 sweep_on_reply(void *arg, enum err err, const struct reply *reply)
 {
 	struct breakers *breakers = arg;
-	uint64_t due = err ? 0 : (uint64_t)reply_int(reply, 0);
+	uint64_t due = err ? 0 : number(reply, 0);
 
 	breakers->is_sweeping = false;
+	if (!err)
+		log_changes(reply, 1);
 	/* Another broker may have given a permit meanwhile, so it does not wait for long. */
 	breakers->sweep_at_us = store_now_us(breakers->store) + SWEEP_US;
 	if (due && due < breakers->sweep_at_us)

@@ -28,11 +28,19 @@ struct breaker_info {
 	struct breaker_config config;                 /* all of it */
 };
 
+/* The defaults of breakers whose name matches, in any namespace (str_glob). */
+struct breaker_override {
+	const char *match;
+	struct breaker_config defaults; /* all settings */
+};
+
 /* `defaults` has all settings. A breaker that nobody used for `state_ttl_us` is forgotten. */
 struct breakers *breakers_new(struct store *store, const char *key_prefix,
 			      const struct breaker_config *defaults, uint64_t state_ttl_us);
-/* What applies from now on: breakers that are there keep their settings. */
+/* What applies from now on: the first override that matches, else `defaults`. They are copied. Breakers that are there
+ * keep their settings. */
 void breakers_set_defaults(struct breakers *breakers, const struct breaker_config *defaults,
+			   const struct breaker_override *overrides, unsigned n_overrides,
 			   uint64_t state_ttl_us);
 /* The store was freed before. */
 void breakers_free(struct breakers *breakers);

@@ -13,6 +13,7 @@
 #include "base/buf.h"
 #include "base/mem.h"
 #include "config/option.h"
+#include "config/override.h"
 #include "config/yaml.h"
 
 /*
@@ -203,6 +204,68 @@ unknown_key(struct loader *l, struct yaml_at at, const char *prefix, const char 
 	buf_done(&path);
 }
 
+static void
+on_override_error(void *arg, struct yaml_at at, const char *path, const char *text)
+{
+	struct loader *l = arg;
+
+	if (l->kind != ORIGIN_FILE)
+		at = (struct yaml_at){ 0 };
+	complain_option(l, l->file, at, path, text);
+}
+
+static void
+set_node(struct loader *l, const struct config_option *o, const struct yaml_node *node)
+{
+	struct errmsg why = { 0 };
+	enum err err = OK;
+
+	if (o->kind != OPTION_OVERRIDES)
+		err = option_set_node(&l->next, o, node, &why);
+	else if (!overrides_set(&l->next, o, node, on_override_error, l))
+		return;
+	option_was_set(l, o, node->at, err, &why);
+}
+
+/* Of the text of a variable or flag, which is one line. */
+struct line {
+	struct loader *loader;
+	const char *path;
+};
+
+static void
+on_line_error(void *arg, struct yaml_at at, const char *text)
+{
+	struct line *line = arg;
+	struct buf told = { 0 };
+
+	buf_printf(&told, "column %u: %s", at.column, text);
+	buf_putc(&told, '\0');
+	complain_option(line->loader, line->loader->file, (struct yaml_at){ 0 }, line->path,
+			told.data);
+	buf_done(&told);
+}
+
+/* The text of a variable or flag, `l->file`. */
+static void
+set_text(struct loader *l, const struct config_option *o, const char *text)
+{
+	struct yaml_at nowhere = { 0 };
+	struct errmsg why = { 0 };
+	struct yaml_node *node;
+	enum err err;
+
+	if (o->kind != OPTION_OVERRIDES) {
+		err = option_set_text(&l->next, o, text, &why);
+		option_was_set(l, o, nowhere, err, &why);
+		return;
+	}
+	node = yaml_read(str_of(text), on_line_error, &(struct line){ l, o->path });
+	if (node && overrides_set(&l->next, o, node, on_override_error, l))
+		note_origin(l, o, nowhere);
+	yaml_tree_free(node);
+}
+
 /* --- files --------------------------------------------------------------------- */
 
 /* The values of a map; `prefix` is "" or the path of the map and a dot. */
@@ -212,7 +275,6 @@ apply_map(struct loader *l, const struct yaml_node *map, const char *prefix)
 	for (const struct yaml_node *n = map->first; n; n = n->next) {
 		const struct config_option *o;
 		struct buf path = { 0 };
-		struct errmsg why = { 0 };
 
 		buf_printf(&path, "%s%s", prefix, n->key);
 		buf_putc(&path, '\0');
@@ -220,8 +282,7 @@ apply_map(struct loader *l, const struct yaml_node *map, const char *prefix)
 		if (strchr(n->key, '.')) {
 			unknown_key(l, n->key_at, prefix, n->key);
 		} else if (o) {
-			option_was_set(l, o, n->at, option_set_node(&l->next, o, n, &why),
-				       &why);
+			set_node(l, o, n);
 		} else if (!option_is_section(path.data)) {
 			unknown_key(l, n->key_at, prefix, n->key);
 		} else if (n->kind == YAML_MAP) {
@@ -398,16 +459,6 @@ unknown_variable(struct loader *l, const char *path)
 	buf_done(&text);
 }
 
-/* Put the text of a variable or flag, `l->file`, into the option. */
-static void
-set_text(struct loader *l, const struct config_option *o, const char *text)
-{
-	struct errmsg why = { 0 };
-	enum err err = option_set_text(&l->next, o, text, &why);
-
-	option_was_set(l, o, (struct yaml_at){ 0 }, err, &why);
-}
-
 static void
 apply_variable(struct loader *l, const char *variable)
 {
@@ -487,6 +538,10 @@ check_orders(struct loader *l)
 	} orders[] = {
 		{ "queues.defaults.backoff_max", "queues.defaults.backoff_base",
 		  c->queues.defaults.backoff_max_us, c->queues.defaults.backoff_base_us },
+		{ "queues.defaults.max_visibility_timeout",
+		  "queues.defaults.visibility_timeout",
+		  c->queues.defaults.max_visibility_timeout_us,
+		  c->queues.defaults.visibility_timeout_us },
 		{ "limits.output_limit", "limits.output_high_water", c->limits.output_limit,
 		  c->limits.output_high_water },
 		{ "limits.output_limit", "limits.max_frame", c->limits.output_limit,
@@ -502,6 +557,28 @@ check_orders(struct loader *l)
 			continue;
 		snprintf(text, sizeof(text), "must not be below %s", orders[i].other);
 		complain_pair(l, orders[i].path, orders[i].other, text);
+	}
+}
+
+/* The same for each entry of the overrides, whose other values are the defaults. */
+static void
+check_overrides(struct loader *l)
+{
+	const struct config_overrides *list = &l->next.queues.overrides;
+	const struct config_origin *origin = origin_of(l, "queues.overrides");
+
+	for (unsigned i = 0; i < list->n; i++) {
+		const struct config_queue *q = &list->items[i].queue;
+		const char *text = NULL;
+		char path[32];
+
+		if (q->backoff_max_us < q->backoff_base_us)
+			text = "backoff_max must not be below backoff_base";
+		else if (q->max_visibility_timeout_us < q->visibility_timeout_us)
+			text = "max_visibility_timeout must not be below visibility_timeout";
+		snprintf(path, sizeof(path), "queues.overrides[%u]", i);
+		if (text)
+			complain_option(l, origin->name, origin->at, path, text);
 	}
 }
 
@@ -577,7 +654,9 @@ set_defaults(struct config *cfg)
 	cfg->origins = xcalloc(OPTION_COUNT, sizeof(*cfg->origins));
 	for (unsigned i = 0; i < OPTION_COUNT; i++) {
 		const struct config_option *o = &config_options[i];
-		enum err err = option_set_text(cfg, o, o->otherwise, NULL);
+		enum err err = o->kind == OPTION_OVERRIDES
+				       ? OK /* there are none */
+				       : option_set_text(cfg, o, o->otherwise, NULL);
 
 		assert(!err);
 		(void)err;
@@ -597,8 +676,13 @@ config_load(struct config *cfg, struct config_source *source, struct config_erro
 		apply_variable(&l, *v);
 	for (unsigned i = 0; i < source->n_sets; i++)
 		apply_set(&l, &source->sets[i]);
+	for (unsigned i = 0; i < OPTION_COUNT; i++) {
+		if (config_options[i].kind == OPTION_OVERRIDES)
+			overrides_fill(&l.next, &config_options[i]);
+	}
 	if (!why->n) { /* else some values are not what was asked for */
 		check_orders(&l);
+		check_overrides(&l);
 		check_password(&l);
 	}
 	if (!why->n) {

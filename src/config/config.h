@@ -19,6 +19,34 @@ struct config_list {
 	unsigned n;
 };
 
+/* What may differ from queue to queue. */
+struct config_queue {
+	unsigned queue_size, retry_attempts, max_inflight_per_consumer;
+	uint64_t visibility_timeout_us, max_visibility_timeout_us, message_ttl_us;
+	uint64_t backoff_base_us, backoff_max_us, dedup_window_us, max_lease_us;
+	double backoff_factor, backoff_jitter;
+};
+
+/* What may differ from breaker to breaker. */
+struct config_breaker {
+	unsigned failure_threshold, half_open_max_calls, success_threshold;
+	uint64_t timeout_us, recovery_timeout_us;
+};
+
+/* One entry of an `overrides`: for whom it is, and the whole of what is in force there. */
+struct config_override {
+	char *match;  /* * stands for any bytes, ? for one */
+	uint64_t set; /* bit i: the i-th option of the defaults is from here */
+	union {
+		struct config_queue queue;
+		struct config_breaker breaker;
+	};
+};
+struct config_overrides {
+	struct config_override *items; /* the first that matches counts */
+	unsigned n;
+};
+
 struct config {
 	unsigned version;
 	struct {
@@ -54,22 +82,16 @@ struct config {
 		} embedded;
 	} redis;
 	struct {
-		struct {
-			unsigned queue_size, retry_attempts;
-			uint64_t visibility_timeout_us, backoff_base_us, backoff_max_us;
-			uint64_t dedup_window_us;
-			double backoff_factor, backoff_jitter;
-		} defaults;
-		uint64_t forget_after_us, max_lease_us;
+		struct config_queue defaults;
+		struct config_overrides overrides; /* of struct config_queue */
+		uint64_t forget_after_us;
 	} queues;
 	struct {
 		uint64_t grace_us;
 	} sweep;
 	struct {
-		struct {
-			unsigned failure_threshold, half_open_max_calls, success_threshold;
-			uint64_t timeout_us, recovery_timeout_us;
-		} defaults;
+		struct config_breaker defaults;
+		struct config_overrides overrides; /* of struct config_breaker */
 		uint64_t state_ttl_us;
 	} breakers;
 	struct {

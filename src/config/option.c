@@ -7,20 +7,22 @@
 
 #include "base/mem.h"
 #include "base/str.h"
+#include "config/override.h"
 
 /* Each member is of the type that option_set_*() writes for its kind. */
-#define TYPE_BOOL     bool
-#define TYPE_INT      unsigned
-#define TYPE_SIZE     uint64_t
-#define TYPE_DURATION uint64_t
-#define TYPE_FLOAT    double
-#define TYPE_MODE     unsigned
-#define TYPE_TEXT     char *
-#define TYPE_SECRET   char *
-#define TYPE_URL      char *
-#define TYPE_WORD     char *
-#define TYPE_CHOICE   unsigned
-#define TYPE_LIST     struct config_list
+#define TYPE_BOOL      bool
+#define TYPE_INT       unsigned
+#define TYPE_SIZE      uint64_t
+#define TYPE_DURATION  uint64_t
+#define TYPE_FLOAT     double
+#define TYPE_MODE      unsigned
+#define TYPE_TEXT      char *
+#define TYPE_SECRET    char *
+#define TYPE_URL       char *
+#define TYPE_WORD      char *
+#define TYPE_CHOICE    unsigned
+#define TYPE_LIST      struct config_list
+#define TYPE_OVERRIDES struct config_overrides
 #define OPTION(path, member, kind, otherwise, min, max, reload, help)                        \
 	_Static_assert(_Generic(((struct config *)0)->member, TYPE_##kind : 1, default : 0), \
 		       path);
@@ -38,6 +40,21 @@ const struct config_option config_options[OPTION_COUNT] = {
 };
 
 /* --- names --------------------------------------------------------------------- */
+
+/* Bytes of the type of each kind. */
+static const size_t sizes[] = {
+	[OPTION_BOOL] = sizeof(TYPE_BOOL),     [OPTION_INT] = sizeof(TYPE_INT),
+	[OPTION_SIZE] = sizeof(TYPE_SIZE),     [OPTION_DURATION] = sizeof(TYPE_DURATION),
+	[OPTION_FLOAT] = sizeof(TYPE_FLOAT),   [OPTION_MODE] = sizeof(TYPE_MODE),
+	[OPTION_CHOICE] = sizeof(TYPE_CHOICE), [OPTION_OVERRIDES] = 0,
+};
+
+size_t
+option_size(const struct config_option *o)
+{
+	assert(sizes[o->kind]);
+	return sizes[o->kind];
+}
 
 const struct config_option *
 option_find(const char *path)
@@ -408,10 +425,9 @@ replace(char **to, const char *text)
 }
 
 static enum err
-set_scalar(struct config *cfg, const struct config_option *o, const char *text,
-	   enum writing writing, struct errmsg *why)
+set_scalar(void *to, const struct config_option *o, const char *text, enum writing writing,
+	   struct errmsg *why)
 {
-	void *to = (char *)cfg + o->offset;
 	char shown[96] = "the value";
 	enum err err;
 
@@ -449,6 +465,7 @@ set_scalar(struct config *cfg, const struct config_option *o, const char *text,
 			*(unsigned *)to = (unsigned)choice_of(o->min, text);
 		return err;
 	case OPTION_LIST:
+	case OPTION_OVERRIDES:
 		break;
 	}
 	return errmsg_set(why, ERR_BAD_REQUEST, "must be a list");
@@ -485,10 +502,10 @@ list_add(struct config_list *list, const struct config_option *o, const char *te
 /* Put the list in force when it has as many entries as it may; it is empty afterwards in any
  * case. */
 static enum err
-list_take(struct config *cfg, const struct config_option *o, struct config_list *list,
+list_take(struct config_list *to, const struct config_option *o, struct config_list *list,
 	  enum err err, struct errmsg *why)
 {
-	struct config_list *to = (struct config_list *)((char *)cfg + o->offset), old = *to;
+	struct config_list old = *to;
 
 	if (!err &&
 	    (list->n < strtoul(o->min, NULL, 10) || list->n > strtoul(o->max, NULL, 10)))
@@ -504,7 +521,7 @@ list_take(struct config *cfg, const struct config_option *o, struct config_list 
 }
 
 static enum err
-set_list(struct config *cfg, const struct config_option *o, const struct yaml_node *node,
+set_list(struct config_list *to, const struct config_option *o, const struct yaml_node *node,
 	 struct errmsg *why)
 {
 	struct config_list list = { 0 };
@@ -518,11 +535,11 @@ set_list(struct config *cfg, const struct config_option *o, const struct yaml_no
 			err = errmsg_set(why, ERR_BAD_REQUEST, "entry %u is not text",
 					 list.n + 1);
 	}
-	return list_take(cfg, o, &list, err, why);
+	return list_take(to, o, &list, err, why);
 }
 
 static enum err
-set_list_text(struct config *cfg, const struct config_option *o, const char *text,
+set_list_text(struct config_list *to, const struct config_option *o, const char *text,
 	      struct errmsg *why)
 {
 	struct config_list list = { 0 };
@@ -532,33 +549,42 @@ set_list_text(struct config *cfg, const struct config_option *o, const char *tex
 	while (!err && (entry = strsep(&rest, ",")))
 		err = list_add(&list, o, entry, UNTYPED, why);
 	free(copy);
-	return list_take(cfg, o, &list, err, why);
+	return list_take(to, o, &list, err, why);
 }
 
 /* --- options ------------------------------------------------------------------- */
 
 enum err
-option_set_node(struct config *cfg, const struct config_option *o, const struct yaml_node *node,
-		struct errmsg *why)
+option_set_member(void *member, const struct config_option *o, const struct yaml_node *node,
+		  struct errmsg *why)
 {
 	if (node->kind == YAML_NULL)
 		return errmsg_set(why, ERR_BAD_REQUEST,
 				  "has no value; leave the key out for the default");
 	if (node->kind == YAML_LIST && o->kind == OPTION_LIST)
-		return set_list(cfg, o, node, why);
+		return set_list(member, o, node, why);
 	if (node->kind != YAML_TEXT)
 		return errmsg_set(why, ERR_BAD_REQUEST, "a %s is not %s",
 				  node->kind == YAML_LIST ? "list" : "map", kind_text(o->kind));
-	return set_scalar(cfg, o, node->text, node->is_plain ? PLAIN : QUOTED, why);
+	return set_scalar(member, o, node->text, node->is_plain ? PLAIN : QUOTED, why);
+}
+
+enum err
+option_set_node(struct config *cfg, const struct config_option *o, const struct yaml_node *node,
+		struct errmsg *why)
+{
+	return option_set_member((char *)cfg + o->offset, o, node, why);
 }
 
 enum err
 option_set_text(struct config *cfg, const struct config_option *o, const char *text,
 		struct errmsg *why)
 {
+	void *member = (char *)cfg + o->offset;
+
 	if (o->kind == OPTION_LIST)
-		return set_list_text(cfg, o, text, why);
-	return set_scalar(cfg, o, text, UNTYPED, why);
+		return set_list_text(member, o, text, why);
+	return set_scalar(member, o, text, UNTYPED, why);
 }
 
 void
@@ -580,6 +606,9 @@ option_clear(struct config *cfg, const struct config_option *o)
 		break;
 	case OPTION_LIST:
 		list_done(member);
+		break;
+	case OPTION_OVERRIDES:
+		overrides_clear(member);
 		break;
 	default:
 		break;
@@ -645,9 +674,8 @@ put_url(struct buf *to, const char *url)
 }
 
 void
-option_put_text(struct buf *to, const struct config *cfg, const struct config_option *o)
+option_put_member(struct buf *to, const void *member, const struct config_option *o)
 {
-	const void *member = (const char *)cfg + o->offset;
 	const struct config_list *list = member;
 	const char *text = o->min;
 
@@ -689,7 +717,18 @@ option_put_text(struct buf *to, const struct config *cfg, const struct config_op
 			buf_puts(to, list->items[i]);
 		}
 		break;
+	case OPTION_OVERRIDES:
+		break;
 	}
+}
+
+void
+option_put_text(struct buf *to, const struct config *cfg, const struct config_option *o)
+{
+	if (o->kind == OPTION_OVERRIDES)
+		overrides_put_text(to, cfg, o);
+	else
+		option_put_member(to, (const char *)cfg + o->offset, o);
 }
 
 bool
@@ -701,6 +740,20 @@ option_holds_secret(const struct config *cfg, const struct config_option *o)
 	if (o->kind == OPTION_URL)
 		return find_password(*text, &end) != NULL;
 	return o->kind == OPTION_SECRET && **text;
+}
+
+static bool
+is_same_text(const struct config *a, const struct config *b, const struct config_option *o)
+{
+	struct buf x = { 0 }, y = { 0 };
+	bool is_same;
+
+	option_put_text(&x, a, o);
+	option_put_text(&y, b, o);
+	is_same = str_eq(buf_str(&x), buf_str(&y));
+	buf_done(&x);
+	buf_done(&y);
+	return is_same;
 }
 
 static bool
@@ -739,6 +792,8 @@ option_is_same(const struct config *a, const struct config *b, const struct conf
 		return strcmp(*(char *const *)x, *(char *const *)y) == 0;
 	case OPTION_LIST:
 		return is_same_list(x, y);
+	case OPTION_OVERRIDES:
+		return is_same_text(a, b, o);
 	}
 	return false;
 }

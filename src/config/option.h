@@ -18,7 +18,8 @@ enum option_kind {
 	OPTION_URL,
 	OPTION_WORD,
 	OPTION_CHOICE,
-	OPTION_LIST
+	OPTION_LIST,
+	OPTION_OVERRIDES /* override.h */
 };
 
 struct config_option {
@@ -67,7 +68,13 @@ const struct config_option *option_nearest(const char *path);
 /* Put a value from a file into `cfg`; what it held is freed. On error only `why` is changed. */
 enum err option_set_node(struct config *cfg, const struct config_option *o,
 			 const struct yaml_node *node, struct errmsg *why);
-/* The same for text without YAML's types: a flag, a default. */
+/* The same where the value is not in a config: `member` is of the type of the option. */
+enum err option_set_member(void *member, const struct config_option *o,
+			   const struct yaml_node *node, struct errmsg *why);
+void option_put_member(struct buf *to, const void *member, const struct config_option *o);
+/* Bytes of a value that is a number or a flag. */
+size_t option_size(const struct config_option *o);
+/* The same as option_set_node() for text without YAML's types: a flag, a default. */
 enum err option_set_text(struct config *cfg, const struct config_option *o, const char *text,
 			 struct errmsg *why);
 /* Free what the option holds; it is all zero afterwards. */

@@ -11,6 +11,7 @@
 #include "base/buf.h"
 #include "config/config.h"
 #include "config/option.h"
+#include "config/override.h"
 
 /* --- one by one ---------------------------------------------------------------- */
 
@@ -123,41 +124,50 @@ print_sections(FILE *out, const char *path, const char *before)
 	}
 }
 
-/* Append text as a value that every reader of YAML takes for text. */
+/* How many lines stand below the key: the entries of a list. An empty one stands beside it. */
+static unsigned
+count_entries(const struct config *cfg, const struct config_option *o)
+{
+	const void *member = (const char *)cfg + o->offset;
+
+	return o->kind == OPTION_LIST        ? ((const struct config_list *)member)->n
+	       : o->kind == OPTION_OVERRIDES ? ((const struct config_overrides *)member)->n
+					     : 0;
+}
+
 static void
-put_yaml_text(struct buf *to, const char *text)
+put_entry(struct buf *to, const struct config *cfg, const struct config_option *o, unsigned i)
 {
-	static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-				    "0123456789_./:-";
+	const void *member = (const char *)cfg + o->offset;
 
-	if (!text[strspn(text, plain)] && *text != '-' && *text != ':' &&
-	    text[strlen(text) - (*text != 0)] != ':' && !yaml_is_not_text(text)) {
-		buf_puts(to, text);
-		return;
-	}
-	buf_putc(to, '"');
-	for (; *text; text++) {
-		if (*text == '"' || *text == '\\')
-			buf_putc(to, '\\');
-		buf_putc(to, *text);
-	}
-	buf_putc(to, '"');
+	if (o->kind == OPTION_LIST)
+		yaml_put_text(to, ((const struct config_list *)member)->items[i]);
+	else
+		override_put_text(to, cfg, o, i);
 }
 
-/* Whether text is not meant to be text: `port: 5`, not `name: "5"`. */
-static bool
-is_number(const struct config_option *o)
+static void
+put_value(struct buf *to, const struct config *cfg, const struct config_option *o)
 {
-	return o->kind == OPTION_BOOL || o->kind == OPTION_INT || o->kind == OPTION_FLOAT;
+	struct buf text = { 0 };
+
+	option_put_text(&text, cfg, o);
+	buf_putc(&text, '\0');
+	if (o->kind == OPTION_BOOL || o->kind == OPTION_INT || o->kind == OPTION_FLOAT ||
+	    o->kind == OPTION_OVERRIDES)
+		buf_puts(to, text.data); /* in quotes it would be text */
+	else
+		yaml_put_text(to, text.data);
+	buf_done(&text);
 }
 
-/* "KEY: VALUE", or "KEY:" and the entries of a list below. The comment's lines are parted by \n. */
+/* "KEY: VALUE", or "KEY:" and entries below. The lines of the comment are parted by \n. */
 static void
 print_option(FILE *out, const struct config *cfg, const struct config_option *o,
 	     const char *comment)
 {
 	const char *name = strrchr(o->path, '.'), *line = comment;
-	const struct config_list *list = NULL;
+	unsigned n = count_entries(cfg, o);
 	struct buf key = { 0 };
 	size_t column;
 	int indent = 0;
@@ -165,34 +175,24 @@ print_option(FILE *out, const struct config *cfg, const struct config_option *o,
 	for (const char *p = o->path; *p; p++)
 		indent += *p == '.' ? 2 : 0;
 	buf_printf(&key, "%*s%s:", indent, "", name ? name + 1 : o->path);
-	if (o->kind == OPTION_LIST) {
-		list = (const struct config_list *)((const char *)cfg + o->offset);
-	} else {
-		struct buf text = { 0 };
-
-		option_put_text(&text, cfg, o);
-		buf_putc(&text, '\0');
+	if (!n) {
 		buf_putc(&key, ' ');
-		if (is_number(o))
-			buf_puts(&key, text.data);
-		else
-			put_yaml_text(&key, text.data);
-		buf_done(&text);
+		put_value(&key, cfg, o);
 	}
 	buf_putc(&key, '\0');
 	column = key.len + 1 > COMMENT_COLUMN ? key.len + 1 : COMMENT_COLUMN;
 	if (!strchr(comment, '\n') && column + 2 + strlen(comment) <= LAST_COLUMN) {
 		fprintf(out, "%-*s# %s\n", (int)column, key.data, comment);
 	} else {
-		for (size_t n; *line; line += n + (line[n] != 0)) {
-			n = strcspn(line, "\n");
-			fprintf(out, "%*s# %.*s\n", indent, "", (int)n, line);
+		for (size_t len; *line; line += len + (line[len] != 0)) {
+			len = strcspn(line, "\n");
+			fprintf(out, "%*s# %.*s\n", indent, "", (int)len, line);
 		}
 		fprintf(out, "%s\n", key.data);
 	}
-	for (unsigned i = 0; list && i < list->n; i++) {
+	for (unsigned i = 0; i < n; i++) {
 		buf_clear(&key);
-		put_yaml_text(&key, list->items[i]);
+		put_entry(&key, cfg, o, i);
 		buf_putc(&key, '\0');
 		fprintf(out, "%*s- %s\n", indent + 2, "", key.data);
 	}

@@ -252,7 +252,8 @@ check_properties(struct reader *r, const yaml_event_t *event)
 		tag = event->data.mapping_start.tag;
 	}
 	if (event->type == YAML_ALIAS_EVENT)
-		fail(r, at_mark(event->start_mark), "an alias (*); write the value itself");
+		fail(r, at_mark(event->start_mark),
+		     "an alias (*); write the value itself, or put text in quotes");
 	else if (event->type == YAML_DOCUMENT_START_EVENT && r->documents++)
 		fail(r, at_mark(event->start_mark), "a second document; only one is read");
 	else if (anchor)
@@ -372,6 +373,26 @@ yaml_is_not_text(const char *plain)
 	matches = regexec(&regex, plain, 0, NULL, 0) == 0;
 	regfree(&regex);
 	return matches;
+}
+
+void
+yaml_put_text(struct buf *to, const char *text)
+{
+	static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+				    "0123456789_./:-";
+
+	if (!text[strspn(text, plain)] && *text != '-' && *text != ':' &&
+	    text[strlen(text) - (*text != 0)] != ':' && !yaml_is_not_text(text)) {
+		buf_puts(to, text);
+		return;
+	}
+	buf_putc(to, '"');
+	for (; *text; text++) {
+		if (*text == '"' || *text == '\\')
+			buf_putc(to, '\\');
+		buf_putc(to, *text);
+	}
+	buf_putc(to, '"');
 }
 
 char *

@@ -4,6 +4,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "base/buf.h"
 #include "base/str.h"
 
 /*
@@ -49,6 +50,9 @@ void yaml_tree_free(struct yaml_node *root);
 /* Whether other readers of YAML take this plain scalar for something else than text: 0660,
  * 1:30, yes, null. */
 bool yaml_is_not_text(const char *plain);
+
+/* Append text as a value that every reader of YAML takes for text: in quotes where that is needed. */
+void yaml_put_text(struct buf *to, const char *text);
 
 /* Write `s` for an error to `out` (`n` bytes, at least 12): always in quotes, else as
  * log_quote(). Returns `out`. */

@@ -61,6 +61,16 @@ consume_look(struct consume *c)
 		loop_defer(c->queue->queues->loop, &c->look, consume_on_look, c);
 }
 
+void
+consumers_look(struct queue *q)
+{
+	struct consume *c;
+
+	TAILQ_FOREACH (c, &q->consumers, link) {
+		consume_look(c);
+	}
+}
+
 static bool
 consume_finish(struct consume *c)
 {
@@ -241,18 +251,33 @@ consume_bite(const struct consume *c, unsigned room)
 	return room < c->bite || is_alone(c) ? room : c->bite;
 }
 
+/* How many more it may hold. */
+static unsigned
+consume_room(const struct consume *c)
+{
+	unsigned max = queue_policy(c->queue)->max_inflight;
+
+	if (!max || max > c->prefetch)
+		max = c->prefetch;
+	return max > c->nheld ? max - c->nheld : 0;
+}
+
 static void
 consume_on_look(void *arg)
 {
 	struct consume *c = arg;
 	struct queues *queues = c->queue->queues;
 	uint64_t now = loop_now_us(queues->loop);
-	unsigned room = c->prefetch - c->nheld;
+	unsigned room = consume_room(c);
 
 	if (queues->is_ending) {
 		if (c->nheld)
 			consume_check(c, now); /* somebody may wait until they are settled */
-	} else if (!room)
+		return;
+	}
+	if (!room && c->receive && !receive_end_wait(c->receive))
+		c->receive = NULL; /* it asked when it might hold more */
+	if (!room)
 		consume_check(c, now);
 	else if (c->receive)
 		receive_want(c->receive, consume_bite(c, room));

@@ -63,7 +63,7 @@ move_step(struct move *m)
 {
 	struct args args = { 0 };
 
-	args_policy(&args, m->queue->queues);
+	args_policy(&args, m->queue);
 	args_str(&args, buf_str(&m->after));
 	args_uint(&args, m->limit ? m->limit - m->count : 1000000000);
 	args_uint(&args, m->nids);

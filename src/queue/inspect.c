@@ -65,7 +65,7 @@ queue_pause(struct queue *q, bool pause, store_cb *cb, void *arg)
 {
 	struct args more = { 0 };
 
-	args_uint(&more, q->queues->policy.forget_after_us);
+	args_uint(&more, queue_policy(q)->forget_after_us);
 	queue_script(q, SCRIPT_PAUSE, pause ? STR("1") : STR("0"), &more, cb, arg);
 	args_done(&more);
 }
@@ -112,8 +112,14 @@ stats_head(struct args *args, const struct queues *queues, struct str ns)
 {
 	args_str(args, str_of(queues->prefix));
 	args_str(args, ns);
-	args_uint(args, queues->policy.queue_size);
 	args_str(args, (struct str){ queues->broker, QUEUES_BROKER_LEN });
+}
+
+static void
+stats_of(struct args *args, const struct queues *queues, struct str name)
+{
+	args_str(args, name);
+	args_uint(args, policy_of(queues, name)->values.queue_size);
 }
 
 struct stats {
@@ -143,7 +149,7 @@ queue_stats(struct queue *q, stats_cb *cb, void *arg)
 	op->arg = arg;
 	queue_flush(q);
 	stats_head(&args, q->queues, (struct str){ q->base + q->name_off, q->ns_len });
-	args_str(&args, queue_name(q));
+	stats_of(&args, q->queues, queue_name(q));
 	store_run(q->queues->store, SCRIPT_STATS, 0, &args, stats_on_reply, op);
 	args_done(&args);
 }
@@ -227,7 +233,7 @@ list_on_names(void *arg, enum err err, const struct reply *reply)
 	for (unsigned i = 0; i < l->step; i++) {
 		struct str name = reply_str(reply_at(reply, i));
 
-		args_str(&args, name);
+		stats_of(&args, l->queues, name);
 		buf_put(&l->bytes, name.p, name.n);
 		l->ends[l->n + i] = l->bytes.len;
 	}
@@ -301,7 +307,7 @@ queues_sample(struct queues *queues, struct str after, list_cb *cb, void *arg)
 /* Settings --------------------------------------------------------------------------------------- */
 
 struct configuring {
-	struct queues *queues;
+	struct queue_policy policy; /* where nothing is set */
 	configure_cb *cb;
 	void *arg;
 };
@@ -351,13 +357,12 @@ static void
 configure_on_reply(void *arg, enum err err, const struct reply *reply)
 {
 	struct configuring *op = arg;
-	struct queue_policy policy = op->queues->policy;
 
 	if (!err) {
-		policy_overlay(&policy, reply_str(reply_at(reply, 0)));
-		policy_overlay(&policy, reply_str(reply_at(reply, 1)));
+		policy_overlay(&op->policy, reply_str(reply_at(reply, 0)));
+		policy_overlay(&op->policy, reply_str(reply_at(reply, 1)));
 	}
-	op->cb(op->arg, err, err ? NULL : &policy);
+	op->cb(op->arg, err, err ? NULL : &op->policy);
 	free(op);
 }
 
@@ -384,7 +389,9 @@ queues_configure(struct queues *queues, struct str ns, struct queue *q, const st
 	struct args args = { 0 };
 	struct buf b = { 0 };
 
-	*op = (struct configuring){ queues, cb, arg };
+	*op = (struct configuring){ q ? q->policy->values
+				      : queues->policies[queues->noverrides].values,
+				    cb, arg };
 	queues_note_settings(queues);
 	queues_flush_all(queues);
 	buf_printf(&b, "%s:settings", queues->prefix);

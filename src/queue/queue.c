@@ -15,11 +15,12 @@
 enum { MAX_IDLE = 1024, SETTINGS_US = 2000000 /* by then `lead` knows of a setting */ };
 
 static void
-pack_policy(struct queues *queues)
+policy_set(struct policy *policy, const char *match, const struct queue_policy *p)
 {
-	const struct queue_policy *p = &queues->policy;
-	char *to = queues->packed_policy;
+	char *to = policy->packed;
 
+	policy->values = *p;
+	policy->match = match ? xstrdup(match) : NULL;
 	to = pack_uint(to, 5, p->queue_size);
 	to = pack_uint(to, 7, p->dedup_window_us);
 	to = pack_uint(to, 7, p->forget_after_us);
@@ -60,18 +61,52 @@ queues_new(struct loop *loop, struct store *store, const char *key_prefix, const
 	TAILQ_INIT(&queues->idle);
 	TAILQ_INIT(&queues->with_parked);
 	timer_init(&queues->yielded, loop, on_yielded, queues);
-	queues_set_policy(queues, policy, max_frame);
+	queues_set_policy(queues, policy, NULL, 0, max_frame);
 	loop_at_turn_end(loop, TURN_QUEUES, queues_on_turn_end, queues);
 	return queues;
 }
 
-void
-queues_set_policy(struct queues *queues, const struct queue_policy *policy, size_t max_frame)
+static void
+policies_free(struct policy *policies)
 {
-	queues_flush_all(queues); /* what waits was made for the old one */
-	queues->policy = *policy;
+	for (struct policy *p = policies; p && p->match; p++)
+		free(p->match);
+	free(policies);
+}
+
+const struct policy *
+policy_of(const struct queues *queues, struct str name)
+{
+	const char *colon = memchr(name.p, ':', name.n);
+	const char *agent_at = colon ? colon + 1 : name.p;
+	struct str agent = { agent_at, (size_t)(name.p + name.n - agent_at) };
+	const struct policy *p = queues->policies;
+
+	while (p->match && !str_glob(str_of(p->match), agent))
+		p++;
+	return p;
+}
+
+void
+queues_set_policy(struct queues *queues, const struct queue_policy *policy,
+		  const struct queue_override *overrides, unsigned n_overrides,
+		  size_t max_frame)
+{
+	struct policy *old = queues->policies;
+	struct queue *q, *next;
+
+	queues_flush_all(queues); /* what waits was made for the old ones */
+	queues->policies = xcalloc(n_overrides + 1, sizeof(*queues->policies));
+	for (unsigned i = 0; i < n_overrides; i++)
+		policy_set(&queues->policies[i], overrides[i].match, &overrides[i].policy);
+	policy_set(&queues->policies[n_overrides], NULL, policy);
+	queues->noverrides = n_overrides;
 	queues->max_frame = max_frame;
-	pack_policy(queues);
+	HASH_ITER (hh, queues->by_name, q, next) {
+		q->policy = policy_of(queues, queue_name(q));
+		consumers_look(q); /* they may hold more now, or less */
+	}
+	policies_free(old);
 }
 
 void
@@ -91,9 +126,9 @@ queues_note_settings(struct queues *queues)
 }
 
 void
-args_policy(struct args *args, const struct queues *queues)
+args_policy(struct args *args, const struct queue *q)
 {
-	args_str(args, (struct str){ queues->packed_policy, sizeof(queues->packed_policy) });
+	args_str(args, (struct str){ q->policy->packed, sizeof(q->policy->packed) });
 }
 
 /* Where a queue of that agent stands among the recent ones, whatever its namespace. */
@@ -141,6 +176,7 @@ queues_free(struct queues *queues)
 	HASH_ITER (hh, queues->by_name, q, next)
 		queue_free(q);
 	timer_done(&queues->yielded);
+	policies_free(queues->policies);
 	free(queues->prefix);
 	free(queues);
 }
@@ -168,6 +204,7 @@ queue_new(struct queues *queues, struct str name, const struct str parts[3], siz
 	q->instance_len = parts[2].n;
 	q->queues = queues;
 	q->counts = stat_keep_queue(name);
+	q->policy = policy_of(queues, name);
 	TAILQ_INIT(&q->ticks);
 	TAILQ_INIT(&q->parked);
 	TAILQ_INIT(&q->consumers);
@@ -250,6 +287,12 @@ struct str
 queue_name(const struct queue *q)
 {
 	return (struct str){ q->base + q->name_off, q->base_len - q->name_off };
+}
+
+const struct queue_policy *
+queue_policy(const struct queue *q)
+{
+	return &q->policy->values;
 }
 
 unsigned

@@ -27,9 +27,20 @@ struct queue_policy {
 	uint64_t queue_size, retry_attempts;
 	uint64_t backoff_base_us, backoff_max_us;
 	double backoff_factor, backoff_jitter;
-	uint64_t dedup_window_us; /* 0 off */
+	uint64_t visibility_us,
+		max_visibility_us; /* of a receive that names none; what it may name */
+	uint64_t ttl_us;           /* of a message that is sent without; 0 none */
+	uint64_t dedup_window_us;  /* 0 off */
 	uint64_t forget_after_us;
 	uint64_t max_lease_us; /* a heartbeat lease ends at the latest then */
+	unsigned
+		max_inflight; /* what a consumer holds at most, whatever its prefetch; 0 no limit */
+};
+
+/* The policy of queues whose encoded "type:instance" matches, in any namespace (str_glob). */
+struct queue_override {
+	const char *match;
+	struct queue_policy policy;
 };
 
 struct queues_ops {
@@ -43,8 +54,10 @@ struct queues *queues_new(struct loop *loop, struct store *store, const char *ke
 			  const char *broker, const struct queue_policy *policy,
 			  size_t max_frame, const struct queues_ops *ops, void *arg);
 void queues_free(struct queues *queues);
-void
-queues_set_policy(struct queues *queues, const struct queue_policy *policy, size_t max_frame);
+/* New policies, at once: of each queue the first override that matches it, else `policy`. They are copied. */
+void queues_set_policy(struct queues *queues, const struct queue_policy *policy,
+		       const struct queue_override *overrides, unsigned n_overrides,
+		       size_t max_frame);
 /* What the script `lead` told: the epoch of the sweep, and whether anybody has set anything (`configure`). Told
  * at least every half second; a setting made here counts at once. `asked_us` (our clock) is when `lead` was asked. */
 void
@@ -70,6 +83,8 @@ struct queue *queues_get(struct queues *queues, struct str ns, const struct agen
 struct queue *queues_get_name(struct queues *queues, struct str name);
 struct agent_id queue_agent(const struct queue *q);
 struct str queue_name(const struct queue *q);
+/* Valid as long as it is, until the next queues_set_policy(). */
+const struct queue_policy *queue_policy(const struct queue *q);
 /* Keep it beyond this turn; as often as unpinned. */
 void queue_pin(struct queue *q);
 void queue_unpin(struct queue *q);

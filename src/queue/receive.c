@@ -136,7 +136,7 @@ queue_receive(struct queue *q, uint64_t visibility_us, struct holder *holder, un
 	r->number = ++q->queues->nreceives;
 	r->max = max;
 	r->holder = holder;
-	r->visibility_us = holder ? q->queues->policy.max_lease_us : visibility_us;
+	r->visibility_us = holder ? queue_policy(q)->max_lease_us : visibility_us;
 	r->width = token_width(r->visibility_us);
 	r->since_us = loop_now_us(q->queues->loop);
 	r->until_us = r->since_us + wait_us;

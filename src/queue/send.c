@@ -25,11 +25,15 @@ void
 queue_send(struct queue *q, const struct agent_id *sender, const struct message *message,
 	   uint64_t delay_us, bool has_ttl, uint64_t ttl_us, send_cb *cb, void *arg)
 {
-	struct queues *queues = q->queues;
+	const struct queue_policy *policy = queue_policy(q);
 	struct tick *t = tick_open(q, true, message->map.n + 64, 0);
-	uint64_t now = store_now_us(queues->store);
+	uint64_t now = store_now_us(q->queues->store);
 	struct tick_send *s;
 
+	if (!has_ttl && policy->ttl_us) {
+		has_ttl = true;
+		ttl_us = policy->ttl_us;
+	}
 	if (t->nsends == t->max_sends) {
 		t->max_sends = t->max_sends ? 2 * t->max_sends : 8;
 		t->sends = xrealloc(t->sends, t->max_sends * sizeof(*t->sends));
@@ -40,7 +44,7 @@ queue_send(struct queue *q, const struct agent_id *sender, const struct message 
 	put_delay(t, delay_us);
 	s->len = (uint32_t)item_put(
 		&t->item_args, sender, message, now, has_ttl ? now + delay_us + ttl_us : 0,
-		queues->policy.dedup_window_us
+		policy->dedup_window_us
 			? (uint8_t *)args_reserve(&t->digest_args, ITEM_DIGEST_LEN)
 			: NULL);
 	s->end = t->item_args.buf.len - 2; /* the argument's line end */

@@ -82,7 +82,7 @@ sweep_step(struct sweep *s)
 {
 	struct args more = { 0 };
 
-	args_policy(&more, s->queue->queues);
+	args_policy(&more, s->queue);
 	queue_script(s->queue, SCRIPT_SWEEP, s->force ? STR("1") : STR("0"), &more,
 		     sweep_on_reply, s);
 	args_done(&more);

@@ -376,7 +376,7 @@ tick_run(struct tick *t)
 	pack_uint(to, 4, RECEIVED_OVERHEAD + q->type_len + q->instance_len);
 	args_str(&args, str_of(queues->prefix));
 	args_str(&args, (struct str){ q->base + q->name_off, q->ns_len });
-	args_policy(&args, queues);
+	args_policy(&args, q);
 	args_str(&args,
 		 (struct str){ (char *)t->random, (size_t)t->wanted * TOKEN_RANDOM_LEN });
 	put_runs(t, &args);

@@ -103,10 +103,18 @@ struct tick {
 };
 TAILQ_HEAD(ticks, tick);
 
+/* A policy and for whom it is: `match` NULL is for all. */
+struct policy {
+	struct queue_policy values;
+	char *match;
+	char packed[51]; /* for scripts */
+};
+
 struct queue {
 	UT_hash_handle hh;
 	TAILQ_ENTRY(queue) dirty_link, idle_link, parked_link;
 	struct queues *queues;
+	const struct policy *policy;
 	struct queue_counts *counts; /* kept */
 	char *base;                  /* PREFIX:q:NAME, NAME = key of the hash */
 	size_t base_len, name_off;   /* the name is base + name_off */
@@ -134,8 +142,8 @@ struct queues {
 	struct store *store;
 	char *prefix;
 	char broker[QUEUES_BROKER_LEN];
-	struct queue_policy policy;
-	char packed_policy[51];
+	struct policy *policies; /* the overrides in their order, then the one for all */
+	unsigned noverrides;
 	size_t max_frame;
 	const struct queues_ops *ops;
 	void *arg;
@@ -173,9 +181,14 @@ void queues_on_turn_end(void *arg);
  * namespace), after all that was asked of the queue before. `more` (may be NULL) are the rest. */
 void queue_script(struct queue *q, enum script script, struct str first, struct args *more,
 		  store_cb *cb, void *arg);
-void args_policy(struct args *args, const struct queues *queues);
+void args_policy(struct args *args, const struct queue *q);
+/* The first that matches a queue; `name` is its whole name in Redis, with the namespace. */
+const struct policy *policy_of(const struct queues *queues, struct str name);
 /* What a script tells of those that became dead letters, >HHH by reason, or nothing: counted, and added to `buried`. */
 void queue_count_buried(struct queue *q, struct str told, uint64_t buried[3]);
+
+/* consume.c: something has changed for all consumers of a queue. */
+void consumers_look(struct queue *q);
 
 /* receive.c: what a call brought for one receiver. It is gone afterwards, or (false) still waits and is to
  * be parked. */

@@ -1,6 +1,7 @@
 /* sweep: the script looks at so many agents in one call, and is called until there is nothing more to do. */
 #include <stdlib.h>
 
+#include "base/log.h"
 #include "base/mem.h"
 #include "registry/own.h"
 
@@ -28,8 +29,12 @@ sweep_on_reply(void *arg, enum err err, const struct reply *reply)
 		err = ERR_INTERNAL;
 	if (!err) {
 		store_saw_time(r->store, now_us);
-		for (uint32_t i = 3; i < reply->count; i++)
-			agent_counts(reply_str(reply_at(reply, i)))->lost[0]++;
+		for (uint32_t i = 3; i < reply->count; i++) {
+			struct str agent = reply_str(reply_at(reply, i));
+
+			agent_counts(agent)->lost[0]++;
+			log_event(LOG_AGENT_LOST, log_str("agent", agent));
+		}
 		if (flags & DUE)
 			r->ops->on_wake(r->arg, now_us);
 	}

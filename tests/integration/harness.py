@@ -742,6 +742,8 @@ def to_yaml(value, indent=""):
 def _scalar(value):
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {_scalar(inner)}" for key, inner in value.items()) + "}"
     if isinstance(value, str) and not re.fullmatch(r"[0-9]*[A-Za-z_][A-Za-z0-9_.]*", value):
         return f'"{value}"'
     return str(value)

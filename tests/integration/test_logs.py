@@ -259,19 +259,21 @@ def test_a_slow_request_is_told_and_a_parked_one_is_not(start_redis, make_broker
     redis = start_redis()
     broker = make_broker(redis, config={"log": {"slow_request": "150ms"}}).start()
     queue = Queue(broker.connect(), AGENT)
-    parked = queue.at(broker.connect()).park(wait=60)
+    other = Queue(broker.connect(), {"type": "worker", "instance": "two"})
+    parked = other.park(wait=60)
     redis.pause()
     msgid = queue.client.submit("send", queue.sending("m1"))
     begun = time.monotonic()
     wait_until(lambda: time.monotonic() - begun > 0.3, 5)
     redis.resume()
     assert queue.client.result(msgid)["delivered"]
-    assert parked.result().id == "m1"
+    other.at(broker.connect()).send("m2")
+    assert parked.result().id == "m2"
     (line,) = broker.logged("request.slow")
     assert line["method"] == "send" and line["code"] == "ok" and line["level"] == "notice"
     assert 250 < float(line["redis_ms"]) <= float(line["took_ms"])
     assert int(line["conn"]) == 1 and line["peer"]
-    assert queue.receive(wait=0.2) is None
+    assert other.receive(wait=0.2) is None
     assert len(broker.logged("request.slow")) == 1
 
 
@@ -298,6 +300,88 @@ def test_a_redis_that_goes_and_comes_back_is_told_once_each(start_redis, make_br
     wait_until(lambda: len(broker.logged("redis.ready")) == 2, 10)
     assert len(broker.logged("redis.down")) == 1
     assert down[0]["level"] == "error" and int(down[0]["retry_in_ms"]) >= 0
+
+
+# A name has no control characters; other text of a client may.
+EVIL_NAME = 'x" level=error event=forged \\ \u2028\u202e<script>:%'
+EVIL_TEXT = "x\nts=2026 level=error event=forged\r\x1b[2J\x00\"\\\u0085\u009b\u2028\u202e<script>"
+
+
+@pytest.mark.parametrize("form", ["text", "logfmt", "json"])
+def test_what_a_client_chose_is_on_one_line(redis, make_broker, form):
+    broker = make_broker(redis, config={"redis": {"key_prefix": fresh("own")}})
+    path = broker.directory / "lines"
+    broker.config["log"] = {"format": form, "file": str(path)}
+    broker.launch()
+    wait_until(lambda: path.exists() and re.search("server.ready", path.read_text()))
+    client = broker.connect("unix")
+    client.call("register", agent={"type": EVIL_NAME, "instance": "one"}, ttl=0.05)
+    once = {"failure_threshold": 1}
+    permit = client.call("breaker_acquire", name=EVIL_NAME, config=once)["permit"]
+    client.call(
+        "breaker_report", name=EVIL_NAME, permit=permit, outcome="failure", error=EVIL_TEXT
+    )
+    wait_until(lambda: re.search("agent.lost", path.read_text()), 10)
+    broker.close_clients()
+    broker.signal(signal.SIGTERM)
+    assert broker.wait(5) == 0
+    # Whatever takes a line's end for one: there is an event on each line.
+    lines = path.read_text().splitlines()
+    for line in lines:
+        if form == "json":
+            assert isinstance(json.loads(line), dict)
+        else:
+            assert re.match(
+                r"ts=\S+ level=\w+ event=[a-z_.]+( [a-z_]+=(\S+|\"([^\"\\]|\\.)*\"))*$"
+                if form == "logfmt"
+                else r"[\d:.]+ [A-Z]+ +[a-z ]+(  [a-z_]+=.*)?$",
+                line,
+            ), line
+        assert not re.search("[\x00-\x1f\x7f-\x9f\u2028\u202e]", line)
+    if form == "json":
+        events = {each["event"]: each for each in map(json.loads, lines)}
+        encoded = EVIL_NAME.replace("%", "%25").replace(":", "%3A")
+        assert events["agent.lost"]["agent"] == f"default:{encoded}:one"
+        assert events["breaker.opened"]["breaker"] == f"default:{encoded}"
+        assert events["breaker.opened"]["reason"] == f"1 failures in a row: {EVIL_TEXT}"
+
+
+def test_a_breaker_is_told_of_when_it_changes(own):
+    broker = own()
+    client = broker.connect()
+    config = {"failure_threshold": 1, "success_threshold": 1, "timeout_seconds": 0.05}
+    permit = client.call("breaker_acquire", name="llm", config=config)["permit"]
+    client.call("breaker_report", name="llm", permit=permit, outcome="failure", error="no\nroute")
+    (line,) = wait_until(lambda: broker.logged("breaker.opened"))
+    assert line["breaker"] == "default:llm" and line["level"] == "warning"
+    assert "in a row" in line["reason"] and "no\\x0aroute" in line["reason"]
+    permit = wait_until(lambda: client.call("breaker_acquire", name="llm").get("permit"))
+    assert len(broker.logged("breaker.half_opened")) == 1
+    client.call("breaker_report", name="llm", permit=permit, outcome="success")
+    assert len(broker.logged("breaker.closed")) == 1
+    assert len(broker.logged("breaker.opened")) == 1
+
+
+def test_a_lost_permit_and_an_outage_are_told(start_redis, make_broker):
+    redis = start_redis()
+    broker = make_broker(redis).start()
+    client = broker.connect()
+    config = {
+        "failure_threshold": 1,
+        "timeout_seconds": 0.05,
+        "recovery_timeout_seconds": 0.05,
+    }
+    permit = client.call("breaker_acquire", name="llm", config=config)["permit"]
+    client.call("breaker_report", name="llm", permit=permit, outcome="failure")
+    wait_until(lambda: client.call("breaker_acquire", name="llm").get("permit"))
+    wait_until(lambda: len(broker.logged("breaker.opened")) == 2, 10, "the sweep opens it")
+    assert not broker.logged("sweep.outage")
+    redis.pause()
+    begun = time.monotonic()
+    wait_until(lambda: time.monotonic() - begun > 1.3, 5)
+    redis.resume()
+    line = wait_until(lambda: broker.logged("sweep.outage"), 10)[0]
+    assert line["grace_ms"] == "5000" and line["level"] == "warning"
 
 
 def test_a_client_that_does_not_read_is_told(own):

@@ -70,6 +70,33 @@ START_TEST(utf8_is_judged_strictly)
 }
 END_TEST
 
+START_TEST(a_glob_matches_the_whole)
+{
+	static const struct {
+		const char *pattern, *text;
+		bool matches;
+	} globs[] = {
+		{ "", "", true },           { "", "a", false },         { "*", "", true },
+		{ "*", "abc", true },       { "a", "a", true },         { "a", "ab", false },
+		{ "a*", "a", true },        { "a*", "ba", false },      { "*b", "ab", true },
+		{ "*b", "abc", false },     { "?", "", false },         { "?", "a", true },
+		{ "a?c", "abc", true },     { "a*c*e", "abcde", true }, { "a*c*e", "abcd", false },
+		{ "*ab", "aaab", true },    { "*ab*ab", "ab", false },  { "**", "x", true },
+		{ "*:one", "t:one", true }, { "[a]", "a", false },      { "[a]", "[a]", true },
+		{ "\\*", "\\x", true },
+	};
+	char text[4097];
+
+	for (size_t i = 0; i < sizeof(globs) / sizeof(globs[0]); i++)
+		ck_assert_msg(str_glob(str_of(globs[i].pattern), str_of(globs[i].text)) ==
+				      globs[i].matches,
+			      "%s %s", globs[i].pattern, globs[i].text);
+	memset(text, 'a', sizeof(text)); /* no worse than the product of the lengths */
+	ck_assert(!str_glob(STR("*a*a*a*a*a*a*a*a*a*a*a*a*a*a*a*a*b"),
+			    (struct str){ text, sizeof(text) }));
+}
+END_TEST
+
 START_TEST(only_printable_ascii_is_plain)
 {
 	static const char bad[] = { '\0', '\n', '\x1f', '\x7f', '\x80', '\xff' };
@@ -266,6 +293,7 @@ main(void)
 	tcase_add_test(tc, every_error_has_a_code_a_text_and_a_say_on_retries);
 	tcase_add_test(tc, utf8_is_judged_strictly);
 	tcase_add_test(tc, random_text_comes_back_and_has_one_spelling);
+	tcase_add_test(tc, a_glob_matches_the_whole);
 	tcase_add_test(tc, only_printable_ascii_is_plain);
 	tcase_add_test(tc, utf8_is_found_at_any_place);
 	tcase_add_test(tc, numbers_are_written_as_printf_does);

@@ -82,7 +82,7 @@ on_call(void *arg, struct fake_store *fake, const struct fake_call *call)
 		return fake_reply_array(fake, 3, fake_reply_int(fake, 9),
 					fake_reply_int(fake, 2), fake_reply_int(fake, 1));
 	if (call->script == SCRIPT_BREAKER_SWEEP)
-		return fake_reply_int(fake, (int64_t)f.due);
+		return fake_reply_array(fake, 1, fake_reply_int(fake, (int64_t)f.due));
 	if (strcmp(f.answer, "none") == 0)
 		return fake_reply_array(fake, 0);
 	if (strcmp(f.answer, "short") == 0)

@@ -167,6 +167,8 @@ static const struct {
 	{ "limits.max_frame", "limits.output_limit=4GiB" },
 	{ "limits.output_high_water", "limits.output_limit=4GiB" },
 	{ "limits.output_limit", "limits.output_high_water=4KiB limits.max_frame=4KiB" },
+	{ "queues.defaults.visibility_timeout", "queues.defaults.max_visibility_timeout=12h" },
+	{ "queues.defaults.max_visibility_timeout", "queues.defaults.visibility_timeout=1ms" },
 	{ "redis.reconnect_min", "redis.reconnect_max=1h" },
 	{ "redis.reconnect_max", "redis.reconnect_min=1ms" },
 	{ "queues.defaults.backoff_base", "queues.defaults.backoff_max=365d" },
@@ -455,14 +457,67 @@ try_list(const struct row *row)
 	buf_done(&b);
 }
 
+static void
+try_overrides(const struct row *row)
+{
+	bool is_queues = is_path(row, "queues.overrides");
+	const char *key = is_queues ? "queue_size" : "failure_threshold";
+	const struct config_overrides *list = member_of(row);
+	char value[256];
+	struct buf b = { 0 };
+
+	key_taken(row, "[]");
+	ck_assert_uint_eq(list->n, 0);
+	key_refused(row, "a", "must be a list of maps");
+	key_refused(row, "[a]", "[0]: must be a map");
+	key_refused(row, "[[]]", "[0]: must be a map");
+	key_refused(row, "[{}]", "[0]: has no match");
+	key_refused(row, "[{match: \"a:*\"}]", "[0]: sets nothing");
+	snprintf(value, sizeof(value), "[{%s: 5}]", key);
+	key_refused(row, value, "[0]: has no match");
+	snprintf(value, sizeof(value), "[{match: \"a:*\", %s: 5}, {match: \"\", %s: 5}]", key,
+		 key);
+	key_refused(row, value, "[1].match: must have from 1 to 256 bytes");
+	snprintf(value, sizeof(value), "[{match: 5, %s: 5}]", key);
+	key_refused(row, value, "[0].match: is no text to YAML; put it in quotes");
+	snprintf(value, sizeof(value), "[{match: [a], %s: 5}]", key);
+	key_refused(row, value, "[0].match: must be text");
+	snprintf(value, sizeof(value), "[{match: \"a\\n:*\", %s: 5}]", key);
+	key_refused(row, value, "[0].match: holds control characters");
+	snprintf(value, sizeof(value), "[{match: \"a:*\", %s: 0}]", key);
+	key_refused(row, value, ": \"0\" is out of range");
+	snprintf(value, sizeof(value), "[{match: \"a:*\", %s: \"5\"}]", key);
+	key_refused(row, value, "without quotes");
+	snprintf(value, sizeof(value), "[{match: \"a:*\", %.6s: 5}]", key);
+	key_refused(row, value, "unknown key");
+	key_refused(row, "[{match: \"a:*\", forget_after: 5s}]", "unknown key");
+	key_refused(row, "[{match: \"a:*\", defaults.queue_size: 5}]", "unknown key");
+	if (is_queues)
+		key_refused(row, "[{match: a, queue_size: 5}]", "[0].match: matches no queue");
+	for (unsigned n = 1; n <= 101; n++)
+		buf_printf(&b, "%s{match: \"a%u:*\", %s: %u}", n == 1 ? "[" : ", ", n, key, n);
+	buf_puts(&b, "]");
+	buf_putc(&b, '\0');
+	key_refused(row, b.data, "has more than 100 entries");
+	memcpy(strstr(b.data, ", {match: \"a101"), "]", 2);
+	key_taken(row, b.data);
+	ck_assert_uint_eq(list->n, 100);
+	ck_assert_str_eq(list->items[99].match, "a100:*");
+	ck_assert_uint_eq(is_queues ? list->items[99].queue.queue_size
+				    : list->items[99].breaker.failure_threshold,
+			  100);
+	buf_done(&b);
+}
+
 static const struct {
 	const char *kind;
 	void (*try)(const struct row *row);
 } tries[] = {
-	{ "BOOL", try_bool },      { "INT", try_whole },     { "SIZE", try_whole },
-	{ "DURATION", try_whole }, { "FLOAT", try_float },   { "MODE", try_mode },
-	{ "TEXT", try_text },      { "SECRET", try_text },   { "URL", try_text },
-	{ "WORD", try_choice },    { "CHOICE", try_choice }, { "LIST", try_list },
+	{ "BOOL", try_bool },           { "INT", try_whole },     { "SIZE", try_whole },
+	{ "DURATION", try_whole },      { "FLOAT", try_float },   { "MODE", try_mode },
+	{ "TEXT", try_text },           { "SECRET", try_text },   { "URL", try_text },
+	{ "WORD", try_choice },         { "CHOICE", try_choice }, { "LIST", try_list },
+	{ "OVERRIDES", try_overrides },
 };
 
 START_TEST(every_key_takes_what_the_table_says_and_nothing_else)
@@ -478,8 +533,9 @@ START_TEST(every_key_takes_what_the_table_says_and_nothing_else)
 	key_refused(row, "", "has no value");
 	key_refused(row, "~", "has no value");
 	key_refused(row, "null", "has no value");
-	key_refused(row, "{a: 1}", "a map is not");
-	if (!is_kind(row, "LIST"))
+	key_refused(row, "{a: 1}",
+		    is_kind(row, "OVERRIDES") ? "must be a list" : "a map is not");
+	if (!is_kind(row, "LIST") && !is_kind(row, "OVERRIDES"))
 		key_refused(row, "[a]", "a list is not");
 }
 END_TEST
@@ -604,9 +660,9 @@ put_row(struct buf *b, const struct row *row)
 		buf_puts(b, row->min);
 	else
 		buf_printf(b, "%s to %s%s", row->min, row->max,
-			   is_text                ? " bytes"
-			   : is_kind(row, "LIST") ? " entries"
-						  : "");
+			   is_text                                             ? " bytes"
+			   : is_kind(row, "LIST") || is_kind(row, "OVERRIDES") ? " entries"
+									       : "");
 	buf_printf(b, " | %s | ", strcmp(row->reload, "RESTART") == 0 ? "S" : "R");
 	put_escaped(b, row->help);
 	buf_puts(b, " |\n");
@@ -723,6 +779,79 @@ START_TEST(values_must_fit_together)
 		"redis.reconnect_min\na.yaml: 1 error\n");
 	ck_assert_int_eq(
 		load_set("redis:\n  reconnect_max: 50ms\n", "redis.reconnect_min=50ms"), OK);
+}
+END_TEST
+
+START_TEST(an_override_is_the_defaults_but_for_what_it_sets)
+{
+	const struct config_override *items;
+
+	ck_assert_msg(load("queues:\n"
+			   "  overrides:\n"
+			   "    - {match: \"a:*\", queue_size: 5, backoff_factor: 1.5}\n"
+			   "    - match: \"*:b\"\n"
+			   "      visibility_timeout: 1m\n"
+			   "  defaults: {queue_size: 7, retry_attempts: 9}\n"
+			   "breakers:\n"
+			   "  overrides: [{match: pay*, timeout: 1s}]\n"
+			   "  defaults: {failure_threshold: 2}\n") == OK,
+		      "%s", errors());
+	items = cfg.queues.overrides.items;
+	ck_assert_uint_eq(cfg.queues.overrides.n, 2);
+	ck_assert_str_eq(items[0].match, "a:*");
+	ck_assert_uint_eq(items[0].queue.queue_size, 5);
+	ck_assert(items[0].queue.backoff_factor == 1.5);
+	ck_assert_uint_eq(items[0].queue.retry_attempts, 9);
+	ck_assert_uint_eq(items[0].queue.visibility_timeout_us, 5000000);
+	ck_assert_uint_eq(items[1].queue.queue_size, 7);
+	ck_assert_uint_eq(items[1].queue.visibility_timeout_us, 60000000);
+	ck_assert_uint_eq(cfg.breakers.overrides.n, 1);
+	ck_assert_uint_eq(cfg.breakers.overrides.items[0].breaker.timeout_us, 1000000);
+	ck_assert_uint_eq(cfg.breakers.overrides.items[0].breaker.failure_threshold, 2);
+}
+END_TEST
+
+START_TEST(errors_in_overrides_tell_their_place)
+{
+	refused("queues:\n"
+		"  overrides:\n"
+		"    - match: \"a:*\"\n"
+		"      queue_siz: 5\n"
+		"    - match: \"b:*\"\n"
+		"      visibility_timeout: 5\n"
+		"      queue_size: 5\n",
+		"a.yaml:4:7: queues.overrides[0].queue_siz: unknown key; did you mean "
+		"\"queue_size\"?\n"
+		"a.yaml:6:27: queues.overrides[1].visibility_timeout: \"5\" is not a duration; "
+		"use "
+		"ms, s, m, h or d\n"
+		"a.yaml: 2 errors\n");
+	refused("queues:\n"
+		"  overrides:\n"
+		"    - {match: \"a:*\", backoff_base: 60s}\n",
+		"a.yaml:3:5: queues.overrides[0]: backoff_max must not be below backoff_base\n"
+		"a.yaml: 1 error\n");
+	refused("queues:\n"
+		"  defaults: {max_visibility_timeout: 60s}\n"
+		"  overrides: [{match: \"a:*\", visibility_timeout: 61s}]\n",
+		"a.yaml:3:14: queues.overrides[0]: max_visibility_timeout must not be below "
+		"visibility_timeout\na.yaml: 1 error\n");
+	refused("queues:\n  overrides:\n    - match: *x\n",
+		"a.yaml:3:14: an alias (*); write the value itself, or put text in quotes\n"
+		"a.yaml: 1 error\n");
+	refused("queues:\n  overrides:\n    - {match: \"a:*\", match: \"b:*\", queue_size: "
+		"1}\n",
+		"a.yaml:3:22: duplicate key \"queues.overrides.match\" (first on line 3)\n"
+		"a.yaml: 1 error\n");
+	ck_assert_int_eq(load_set("", "queues.overrides=[{match:a:*}]"), ERR_BAD_REQUEST);
+	ck_assert_int_eq(load_set("", "queues.overrides=x"), ERR_BAD_REQUEST);
+	ck_assert_str_eq(errors(), "command line: queues.overrides: must be a list of maps\n"
+				   "command line: 1 error\n");
+	ck_assert_int_eq(load_set("", "queues.overrides=[{match:"), ERR_BAD_REQUEST);
+	ck_assert_int_eq(load_set("", "queues.overrides=[{&a"), ERR_BAD_REQUEST);
+	ck_assert_str_eq(errors(),
+			 "command line: queues.overrides: column 3: an anchor (&); write "
+			 "the value where it is meant\ncommand line: 1 error\n");
 }
 END_TEST
 
@@ -1035,6 +1164,10 @@ START_TEST(a_text_that_is_shown_is_one_that_is_read)
 		{ "queues.defaults.backoff_jitter", "0.1" },
 		{ "queues.defaults.backoff_max", "86401001ms" },
 		{ "queues.forget_after", "365d" },
+		{ "queues.overrides",
+		  "[{match: \"a:*\", queue_size: 5, visibility_timeout: 90s}, "
+		  "{match: \"*:\\\"b\", backoff_jitter: 0.5}]" },
+		{ "breakers.overrides", "[{match: x, timeout: 1500ms}]" },
 		{ "log.level", "error" },
 		{ "log.format", "logfmt" },
 		{ "log.rate_limit", "1000000" },
@@ -1106,7 +1239,8 @@ START_TEST(a_printed_configuration_can_be_read_and_says_the_same)
 		"server: {listen: [\"a: #b\", \"5\", \"-\"], unix_mode: \"0600\"}\n"
 		"redis: {username: \"yes\", key_prefix: \"a\\\\\\\"b\", password_file: \"\"}\n"
 		"log: {level: debug, file: \"x:\"}\n"
-		"queues: {defaults: {backoff_factor: 1.5}}\n";
+		"queues: {defaults: {backoff_factor: 1.5}, overrides: [{match: \"*\", "
+		"queue_size: 1}]}\n";
 	struct config old = { 0 };
 	char *printed = NULL;
 	size_t n;
@@ -1284,6 +1418,8 @@ main(void)
 	tcase_add_test(tc, an_error_knows_what_it_is_about);
 	tcase_add_test(tc, all_errors_are_counted_and_the_first_twenty_kept);
 	tcase_add_test(tc, values_must_fit_together);
+	tcase_add_test(tc, an_override_is_the_defaults_but_for_what_it_sets);
+	tcase_add_test(tc, errors_in_overrides_tell_their_place);
 	tcase_add_test(tc, a_refused_configuration_changes_nothing);
 	tcase_add_test(tc, an_empty_file_is_valid);
 	tcase_add_test(tc, later_files_win_over_earlier_ones_and_flags_over_all);

@@ -376,7 +376,7 @@ START_TEST(however_long_the_values_a_line_is_whole)
 
 		for (size_t n = 0; n + unit <= sizeof(value); n += unit)
 			memcpy(value + n, units[u], unit);
-		for (size_t len = 0; len <= sizeof(value); len += 37) {
+		for (size_t len = 0; len <= sizeof(value); len += 149) {
 			const struct str v = { value, len - len % unit };
 			const struct log_field fields[] = { log_str("a", v), log_str("b", v),
 							    log_str("c", v), log_str("d", v),

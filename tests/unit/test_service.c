@@ -47,7 +47,7 @@ begin(const char *watchdog_usec)
 	char name[40];
 
 	snprintf(name, sizeof(name), "@coordd-test-service-%d", (int)getpid());
-	strcpy(to.sun_path, name);
+	snprintf(to.sun_path, sizeof(to.sun_path), "%s", name);
 	to.sun_path[0] = 0;
 	manager = socket(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK, 0);
 	ck_assert_int_eq(

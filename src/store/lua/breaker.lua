@@ -10,7 +10,7 @@
 -- Reply {} when there is no such breaker, else
 --	[1] acquire: 1 permitted, 0 refused  [2] acquire: after how many microseconds to ask again, -1 nobody knows
 --	[3...] state, failures, permits out, successes, calls: all, succeeded, failed, rejected; changes of state; time of the last
---	failure, success, change; then the five settings
+--	failure, success, change; then the five settings; then for each change of state: id, event, reason
 -- include clock
 local P, keep, op = ARGV[1], tonumber(ARGV[2]), ARGV[4]
 -- include breaker_state
@@ -118,5 +118,8 @@ if op == 'remove' then
 	forget('removed')
 else
 	save()
+end
+for i = 1, #told do
+	reply[#reply + 1] = told[i]
 end
 return reply

@@ -12,6 +12,7 @@ local NUMBERS = { 'state', 'since', 'last', 'tripped', 'failures', 'successes', 
 -- The breaker, nil when there is none; permits that are out while half-open, and when the oldest of them was given.
 local b, out, oldest
 local id, ns, name, key, permits, changed
+local told = {} -- what became of breakers, for the log: id, event, reason
 
 local function text(n)
 	return string.format('%d', n)
@@ -23,6 +24,13 @@ local function set(field, value)
 	changed[#changed + 1] = text(value)
 end
 
+local function tell(kind, reason)
+	event(ns, kind, '', name, reason, '')
+	told[#told + 1] = id
+	told[#told + 1] = kind
+	told[#told + 1] = reason
+end
+
 -- Into another state; `kind` is the event.
 local function move(state, kind, reason)
 	set('state', state)
@@ -32,7 +40,7 @@ local function move(state, kind, reason)
 	set('changes', b.changes + 1)
 	set('changed_at', now)
 	out, oldest = 0, nil
-	event(ns, kind, '', name, reason, '')
+	tell(kind, reason)
 end
 
 -- When an open breaker may be tried again.
@@ -87,7 +95,7 @@ end
 
 local function forget(reason)
 	if b.state ~= CLOSED then
-		event(ns, 'breaker_closed', '', name, reason, '')
+		tell('breaker_closed', reason)
 	end
 	redis.pcall('DEL', key, permits)
 	redis.pcall('ZREM', P .. ':breakers', id)

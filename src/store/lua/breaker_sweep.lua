@@ -1,7 +1,7 @@
 -- breaker_sweep: what time alone does to breakers: lost permits, and who is not used any more.
 --
 -- ARGV	[1] prefix  [2] after how many microseconds without use a breaker is forgotten  [3] look at so many at most
--- Reply when there is something to do again, 0 when there are no breakers
+-- Reply [1] when there is something to do again, 0 when there are no breakers; then for each change of state: id, event, reason
 -- include clock
 local P, keep = ARGV[1], tonumber(ARGV[2])
 -- include breaker_state
@@ -21,4 +21,5 @@ for i = 1, #due do
 	end
 end
 local following = redis.pcall('ZRANGE', index, 0, 0, 'WITHSCORES')
-return following[2] or '0'
+table.insert(told, 1, following[2] or '0')
+return told

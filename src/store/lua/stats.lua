@@ -1,8 +1,8 @@
 -- stats: the numbers of queues.
 --
 -- KEYS	none
--- ARGV	[1] prefix  [2] namespace, '' each name's own  [3] queue size of the broker's configuration  [4] this broker  [5...] names of queues
---	(at most 200)
+-- ARGV	[1] prefix  [2] namespace, '' each name's own  [3] this broker  [4...] of each queue (at most 200) its name and its
+--	size in the broker's configuration
 -- Reply for each >I7I7I7I7I7I7I7I7I7BI5I4: ready 9, 5, 1, delayed, reserved, dead, bytes, enqueued-at of the oldest head
 --	(0 none), time, 1 when paused, capacity, receivers that wait at other brokers
 local call = redis.call
@@ -10,7 +10,7 @@ local P, ns = ARGV[1], ARGV[2]
 local t = call('TIME')
 local now = t[1] * 1000000 + t[2]
 local out = {}
-for i = 5, #ARGV do
+for i = 4, #ARGV, 2 do
 	local base = P .. ':q:' .. ARGV[i]
 	local n = {}
 	local oldest = 0
@@ -30,7 +30,7 @@ for i = 5, #ARGV do
 		local _, f, _, r, w, h = struct.unpack('>BBI7I4I7I7', s)
 		flags, reserved, bytes = f, r, w + h
 	end
-	local capacity = ARGV[3]
+	local capacity = ARGV[i + 1]
 	local over = call('HMGET', P .. ':settings', ns ~= '' and ns or string.match(ARGV[i], '^[^:]*'), ARGV[i])
 	for j = 1, 2 do
 		local size = over[j] and string.match(over[j], '^%d+')
@@ -39,7 +39,7 @@ for i = 5, #ARGV do
 	local elsewhere = 0
 	local brokers = call('HGETALL', base .. ':w')
 	for j = 1, #brokers, 2 do
-		if brokers[j] ~= ARGV[4] and #brokers[j + 1] == 16 then
+		if brokers[j] ~= ARGV[3] and #brokers[j + 1] == 16 then
 			local _, count, noted = struct.unpack('>I7HI7', brokers[j + 1])
 			elsewhere = elsewhere + (noted > now - 3000000 and count or 0)
 		end
