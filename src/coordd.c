@@ -203,21 +203,7 @@ print_version(bool is_verbose)
 
 /* --- configuration ------------------------------------------------------------- */
 
-static bool
-check_listen(const char *url, struct errmsg *why)
-{
-	if (!listener_check(url, why))
-		return false;
-	if (listener_is_local(url))
-		return true;
-	errmsg_set(why, ERR_BAD_REQUEST,
-		   "%.128s: without authentication only loopback addresses and Unix sockets "
-		   "are served",
-		   url);
-	return false;
-}
-
-static const struct config_checks checks = { check_listen, link_check_url };
+static const struct config_checks checks = { listener_check_served, link_check_url };
 
 /* The log as configured, and in it what the configuration is warned about. */
 static int

@@ -7,6 +7,7 @@
 #include <sysexits.h>
 
 #include "client/coord.h"
+#include "config/config.h"
 #include "ctl/json.h"
 #include "ctl/text.h"
 
@@ -108,6 +109,11 @@ uint64_t ctl_limit(const struct ctl *ctl);
 
 /* The broker answered something that its version should not: says so; an exit code. */
 int ctl_unexpected(const char *method);
+
+/* --- config.c ------------------------------------------------------------------ */
+
+/* What the broker thinks of addresses in a configuration. */
+extern const struct config_checks ctl_config_checks;
 
 /* --- table.c: results -------------------------------------------------------- */
 

@@ -92,16 +92,6 @@ print(const struct doctor *d)
 
 /* Configuration ---------------------------------------------------------------------------------- */
 
-static bool
-check_redis(const char *url, struct errmsg *why)
-{
-	struct address a = { 0 };
-	bool is_good = address_read(&a, url, why);
-
-	address_done(&a);
-	return is_good;
-}
-
 /* Who else may read or change a file that is part of the configuration. */
 static void
 look_at_mode(struct doctor *d, const char *path)
@@ -126,11 +116,10 @@ look_at_mode(struct doctor *d, const char *path)
 static void
 look_at_config(struct doctor *d)
 {
-	static const struct config_checks checks = { .redis = check_redis };
 	char *copy = xstrdup(GIVEN(d->ctl, config) ? TEXT(d->ctl, config) : DEFAULT_CONFIG),
 	     *rest = copy, *one;
 	const char *files[16];
-	struct config_source source = { .files = files, .checks = &checks };
+	struct config_source source = { .files = files, .checks = &ctl_config_checks };
 	struct config_errors why = { 0 };
 
 	if (GIVEN(d->ctl, config) || !access(DEFAULT_CONFIG, F_OK))

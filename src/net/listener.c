@@ -202,6 +202,20 @@ listener_is_local(const char *url)
 	return parse(url, &a, NULL) && is_local(&a);
 }
 
+bool
+listener_check_served(const char *url, struct errmsg *why)
+{
+	if (!listener_check(url, why))
+		return false;
+	if (listener_is_local(url))
+		return true;
+	errmsg_set(why, ERR_BAD_REQUEST,
+		   "%.128s: without authentication only loopback addresses and Unix sockets "
+		   "are served",
+		   url);
+	return false;
+}
+
 /* --- accepting ------------------------------------------------------------------------------
  */
 

@@ -39,5 +39,7 @@ bool listeners_are_local(const struct listeners *listeners);
 bool listener_is_local(const char *url);
 /* Check one address; false and `why` when it is none (also: Unix path over 107 bytes). */
 bool listener_check(const char *url, struct errmsg *why);
+/* The same, and that it is one we serve: a local one, as long as there is no authentication. */
+bool listener_check_served(const char *url, struct errmsg *why);
 
 #endif

@@ -470,3 +470,53 @@ def test_config_get_hides_passwords(start_redis, make_broker):
     answer, values = config_of(broker.connect())
     assert values["redis.password"]["value"] == "***"
     assert "s3cret" not in str(answer)
+
+
+# -- coordctl config
+
+
+def test_coordctl_config_shows_what_is_in_force(ctl):
+    shown = ctl.out("config", "show")
+    rows = {line.split()[0]: line for line in shown.splitlines()}
+    assert re.search(r"^server.backlog +1024 +default +restart$", rows["server.backlog"])
+    assert re.search(r"^log.level +debug +\S*coordd\.yaml:\d+ +reload$", rows["log.level"])
+    only = ctl.out("config", "show", "queues.defaults").splitlines()
+    assert len(only) > 5 and all(line.startswith("queues.defaults.") for line in only[1:])
+    assert ctl.json("config", "show", "log.level")[0]["value"] == "debug"
+    assert "no key log.lev" in ctl.fails(3, "config", "show", "log.lev")
+
+
+def test_coordctl_config_diff_and_reload(ctl):
+    broker = ctl.broker
+    broker.expected_errors = ["config.rejected"]
+    assert ctl.out("config", "diff") == "nothing would change\n"
+    assert ctl.out("config", "reload") == "in force; 0 values changed\n"
+    write(broker, registry={"heartbeat_ttl": "77s"}, server={"backlog": 7})
+    diff = ctl.out("config", "diff")
+    assert re.search(r"^registry.heartbeat_ttl +30s +77s +\S+yaml:\d+ +reload$", diff, re.M)
+    assert re.search(r"^server.backlog +1024 +7 +\S+yaml:\d+ +restart$", diff, re.M)
+    said = ctl.fails(1, "config", "reload", "--wait")
+    assert re.search(r"coordd\.yaml:\d+:\d+: server\.backlog: .* restart", said)
+    assert "refused" in ctl.run("config", "show")[2]
+    write(broker, server={"backlog": 1024})
+    assert ctl.out("config", "reload", "--dry-run") == ctl.out("config", "diff")
+    assert ctl.out("config", "reload", "--wait", "5s") == (
+        "in force; 1 value changed:\n  registry.heartbeat_ttl: 30s -> 77s\n"
+    )
+    assert ctl.json("config", "reload")["changed"] == []
+
+
+def test_coordctl_config_check_needs_no_broker(tmp_path):
+    ctl = Ctl("unix:///nonexistent/socket")
+    good, bad = tmp_path / "good.yaml", tmp_path / "bad.yaml"
+    good.write_text("log: {level: debug}\n")
+    assert ctl.out("config", "check", str(good)) == "the configuration is valid\n"
+    assert ctl.out("config", "check", "-q", str(good)) == ""
+    for text, place in (
+        ("log: {levle: debug}\n", "1:7: unknown key"),
+        ("server: {listen: [tcp://0.0.0.0:1]}\n", "1:18: server.listen"),
+        ("redis: {url: http://x}\n", "1:14: redis.url"),
+        ("log:\n  level: info\n  level: debug\n", "3:3: duplicate key"),
+    ):
+        bad.write_text(text)
+        assert f"bad.yaml:{place}" in ctl.fails(78, "config", "check", str(good), str(bad))
