@@ -80,8 +80,6 @@ server_note_state(struct server *srv)
 	srv->state = state;
 	service_note(srv->service, service_phases[state]);
 	server_page(srv);
-	if (srv->admin)
-		admin_note_state(srv->admin, server_state_names[state]);
 }
 
 /* Redis ------------------------------------------------------------------------------------------ */

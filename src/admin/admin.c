@@ -170,7 +170,6 @@ admin_new(const struct admin_parts *parts, const struct admin_config *config,
 
 	a->parts = *parts;
 	a->config = *config;
-	a->state = "starting";
 	TAILQ_INIT(&a->asks);
 	TAILQ_INIT(&a->tails);
 	read_operators(a);
@@ -200,12 +199,6 @@ admin_set_config(struct admin *a, const struct admin_config *config)
 	a->config = *config;
 	read_operators(a);
 	http_set_config(a->http, &config->http);
-}
-
-void
-admin_note_state(struct admin *a, const char *state)
-{
-	a->state = state;
 }
 
 const char *

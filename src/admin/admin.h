@@ -39,8 +39,6 @@ admin_new(const struct admin_parts *parts, const struct admin_config *config,
 	  const char *const *urls, unsigned n, unsigned unix_mode, struct errmsg *why);
 void admin_free(struct admin *admin);
 void admin_set_config(struct admin *admin, const struct admin_config *config);
-/* What the broker does; a literal. It is ready when that is "ready" or "reloading". */
-void admin_note_state(struct admin *admin, const char *state);
 /* The addresses in force, separated by blanks. */
 const char *admin_text(const struct admin *admin);
 unsigned admin_streams(const struct admin *admin);

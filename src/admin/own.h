@@ -12,7 +12,6 @@ struct admin {
 	struct admin_parts parts;
 	struct admin_config config;
 	struct http *http;
-	const char *state;
 	uid_t *operators;
 	unsigned n_operators;
 	TAILQ_HEAD(, ask) asks;
@@ -43,6 +42,9 @@ void tails_free(struct admin *admin);
 /* body.c: the pairs of a body, a JSON object, as MessagePack; how many is added to `n`. No body has none. */
 enum err
 body_read(struct http_request *req, struct buf *pairs, uint32_t *n, struct errmsg *why);
+/* shape.c: the value of a key of a map, raw, and the text that it is; n 0 when there is none. */
+struct str value_of(struct str map, const char *key);
+struct str text_of(struct str map, const char *key);
 /* shape.c: the JSON of a result, as its route has it; false when it is the answer of what is not there. */
 bool shape_put(struct buf *b, const struct route *route, struct str result,
 	       const struct json_how *how);

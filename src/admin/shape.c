@@ -13,8 +13,7 @@ put_encoded(struct buf *b, struct str s)
 	}
 }
 
-/* The value of a key of a map; n 0 when it has none. */
-static struct str
+struct str
 value_of(struct str map, const char *wanted)
 {
 	struct mp m = mp_of(map);
@@ -31,7 +30,7 @@ value_of(struct str map, const char *wanted)
 	return STR("");
 }
 
-static struct str
+struct str
 text_of(struct str map, const char *wanted)
 {
 	struct mp m = mp_of(value_of(map, wanted));

@@ -94,6 +94,8 @@ typedef void look_cb(void *arg, const struct look *look);
 void api_look(struct api *api, struct str ns, look_cb *cb, void *arg);
 /* As MessagePack, a map. */
 void look_put(struct buf *b, const struct look *look);
+/* The checks of `status` that need nobody to be asked, as one MessagePack array. */
+void api_put_checks(struct api *api, struct buf *b);
 const char *api_instance_id(const struct api *api);
 
 #endif

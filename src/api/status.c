@@ -108,12 +108,14 @@ judge_ready(const struct look *l, const struct store_info *info)
 {
 	struct verdict v = { .status = "ok", .value = 1, .has_value = true };
 
-	if (info->ready && !l->api->is_draining)
+	if (info->ready && !l->api->is_draining && !l->api->is_stopping)
 		return v;
 	v.status = "fail";
 	v.value = 0;
 	snprintf(v.message, sizeof(v.message), "%s",
-		 l->api->is_draining ? "the broker drains" : "Redis is not there");
+		 l->api->is_stopping   ? "the broker stops"
+		 : l->api->is_draining ? "the broker drains"
+				       : "Redis is not there");
 	return v;
 }
 
@@ -242,6 +244,16 @@ put_checks(struct buf *b, const struct look *l, const struct store_info *info)
 	buf_done(&rows);
 }
 
+void
+api_put_checks(struct api *api, struct buf *b)
+{
+	const struct look nothing = { .api = api };
+	struct store_info info;
+
+	store_info(api->store, &info);
+	put_checks(b, &nothing, &info);
+}
+
 /* The answer --------------------------------------------------------------------------------------- */
 
 static void
@@ -353,7 +365,7 @@ look_put(struct buf *b, const struct look *l)
 	put_seconds(b, "uptime_s", up_us);
 	mp_put_lit(b, "time");
 	encode_time(b, api_time_us(api));
-	put_bool(b, "ready", info.ready && !api->is_draining);
+	put_bool(b, "ready", info.ready && !api->is_draining && !api->is_stopping);
 	put_bool(b, "draining", api->is_draining);
 	put_text(b, "namespace", l->ns);
 	mp_put_lit(b, "clients");
