@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from harness import REPO, Queue, fresh, wait_until, within
+from harness import REPO, Queue, fresh, to_yaml, wait_until, within
 from test_scale import SANITIZED
 
 MIB = (1 << 20) * (8 if SANITIZED else 1)  # a sanitizer's memory is not the broker's
@@ -442,7 +442,7 @@ def test_every_route_answers(admin):
     values = {"{queue}": "a:b", "{type}": "t", "{instance}": "i", "{name}": "n", "{dead}": "d", "{connection}": "999999"}
     for route in admin.get("/")["routes"]:
         path = re.sub(r"{\w+}", lambda found: values[found[0]], route["path"])
-        if path in ("/api/v1/events", "/api/v1/drain"):
+        if path in ("/api/v1/events", "/api/v1/drain", "/metrics"):
             continue
         headers = {"X-Coordd-Request": "1"} if route["method"] != "GET" else {}
         answer = admin.ask(route["method"], path, headers=headers, unix=True)
@@ -622,6 +622,40 @@ def test_drain_and_the_level_of_the_log(own_admin):
     assert admin.get("/api/v1/status")["draining"] is True
     assert admin.write("POST", "/api/v1/undrain")["draining"] is False
     assert admin.get("/readyz")
+
+
+def test_a_reload_by_way_of_the_port_that_it_changes(own_admin):
+    admin = own_admin(header_timeout="5s")
+    broker = admin.broker
+
+    def rewrite(**settings):
+        config = {**broker.config, "admin": {**broker.config["admin"], **settings}}
+        broker.config_path.write_text(to_yaml(config) + "\n")
+
+    values = {row["key"]: row for row in admin.get("/api/v1/config")["values"]}
+    assert values["admin.header_timeout"]["value"] == "5s" and values["admin.idle_timeout"]["origin"] == "default"
+    rewrite(allow_hosts=["other.example"], header_timeout="400ms", write="never")
+    changed = admin.write("POST", "/api/v1/config/reload", dry_run=True)["changed"]
+    assert {row["key"] for row in changed} == {"admin.allow_hosts", "admin.header_timeout", "admin.write"}
+    assert admin.get("/livez")
+    admin.write("POST", "/api/v1/config/reload")
+    assert status_of(admin.raw(request())) == 421
+    assert status_of(admin.raw(request(host="other.example"))) == 200
+    assert admin.write("POST", "/api/v1/config/reload", status=403)["code"] == "forbidden"
+    with admin.open() as sock:
+        began = time.monotonic()
+        assert read_to_end(sock) == b"" and time.monotonic() - began < within(4)
+    rewrite(header_timeout="5 lightyears")
+    assert status_of(admin.raw(request(host="other.example"))) == 200
+
+
+def test_a_reload_that_is_refused_says_where(own_admin):
+    admin = own_admin()
+    admin.broker.expected_errors = ["config.rejected"]
+    admin.broker.config_path.write_text("admin:\n  max_connections: none\n")
+    refused = admin.write("POST", "/api/v1/config/reload", status=400)
+    assert "coordd.yaml:2:20" in refused["detail"]
+    assert admin.get("/livez")
 
 
 def test_ten_thousand_queues_page_by_page(own):
