@@ -96,6 +96,7 @@ settings_policies(struct server *srv)
 	queues_set_policy(srv->queues, &policy, for_queues, queues->n, cfg->limits.max_frame);
 	breakers_set_defaults(srv->breakers, &breaker, for_breakers, breakers->n,
 			      cfg->breakers.state_ttl_us);
+	breakers_set_max(srv->breakers, cfg->breakers.max_breakers);
 	free(for_queues);
 	free(for_breakers);
 }
@@ -144,6 +145,7 @@ settings_registry(const struct config *cfg)
 		.ttl_us = cfg->registry.heartbeat_ttl_us,
 		.forget_after_us = cfg->registry.forget_after_us,
 		.late_after_us = cfg->registry.late_after_us,
+		.max_agents = cfg->registry.max_agents,
 		.max_frame = cfg->limits.max_frame,
 	};
 }

@@ -289,6 +289,10 @@ request_fail(struct request *r, enum err err)
 
 	if (err == ERR_INTERNAL && !r->is_note && r->session->conn)
 		name_defect(&why, method_names[r->method]);
+	else if (err == ERR_OVERLOADED) /* of a store: what may be made is bounded */
+		errmsg_set(&why, err, "there are as many as %s allows",
+			   r->method == METHOD_register ? "registry.max_agents"
+							: "breakers.max_breakers");
 	else
 		errmsg_set(&why, err, "%s", err_text(err));
 	request_refuse(r, &why);

@@ -16,7 +16,13 @@
 #include "store/keys.h"
 
 enum { INFO_NUMBERS = 12 + BREAKER_SETTINGS, PERMIT_BYTES = 16 };
-enum { LIST_STEP = 100, COUNT_MAX = 1000, SWEEP_STEP = 64, SWEEP_US = 250000 };
+enum {
+	MAX_BREAKERS = 10000,
+	LIST_STEP = 100,
+	COUNT_MAX = 1000,
+	SWEEP_STEP = 64,
+	SWEEP_US = 250000
+};
 
 struct breakers {
 	struct store *store;
@@ -25,6 +31,7 @@ struct breakers {
 	struct breaker_override *overrides; /* whose `match` are ours */
 	unsigned noverrides;
 	uint64_t state_ttl_us;
+	unsigned max;
 	bool is_sweeping;
 	uint64_t sweep_at_us; /* Redis's clock */
 };
@@ -37,8 +44,15 @@ breakers_new(struct store *store, const char *key_prefix, const struct breaker_c
 
 	breakers->store = store;
 	breakers->prefix = xstrdup(key_prefix);
+	breakers->max = MAX_BREAKERS;
 	breakers_set_defaults(breakers, defaults, NULL, 0, state_ttl_us);
 	return breakers;
+}
+
+void
+breakers_set_max(struct breakers *breakers, unsigned max)
+{
+	breakers->max = max;
 }
 
 static void
@@ -130,6 +144,7 @@ args_config(struct args *args, const struct breakers *breakers, struct str name,
 		else
 			args_str(args, STR(""));
 	}
+	args_uint(args, breakers->max);
 }
 
 static uint64_t
@@ -197,6 +212,8 @@ breaker_on_reply(void *arg, enum err err, const struct reply *reply)
 
 	if (!err && !reply->count)
 		err = ERR_NOT_FOUND;
+	else if (!err && reply->count == 1 && reply_int(reply_at(reply, 0), 0) == -1)
+		err = ERR_OVERLOADED;
 	else if (!err && reply->count < 2 + INFO_NUMBERS)
 		err = ERR_INTERNAL;
 	if (!err) {

@@ -42,10 +42,12 @@ struct breakers *breakers_new(struct store *store, const char *key_prefix,
 void breakers_set_defaults(struct breakers *breakers, const struct breaker_config *defaults,
 			   const struct breaker_override *overrides, unsigned n_overrides,
 			   uint64_t state_ttl_us);
+/* How many there may be over all namespaces; 10000 until it is told. */
+void breakers_set_max(struct breakers *breakers, unsigned max);
 /* The store was freed before. */
 void breakers_free(struct breakers *breakers);
 
-/* OK, ERR_NOT_FOUND, or one of store_run()'s; `info` is NULL on error. */
+/* OK, ERR_NOT_FOUND, ERR_OVERLOADED when it would be one too many, or one of store_run()'s; `info` is NULL on error. */
 typedef void breaker_cb(void *arg, enum err err, const struct breaker_info *info);
 
 /*

@@ -93,9 +93,11 @@ struct config {
 		struct config_breaker defaults;
 		struct config_overrides overrides; /* of struct config_breaker */
 		uint64_t state_ttl_us;
+		unsigned max_breakers;
 	} breakers;
 	struct {
 		uint64_t heartbeat_ttl_us, late_after_us, forget_after_us;
+		unsigned max_agents;
 	} registry;
 	struct {
 		bool enabled;

@@ -10,6 +10,7 @@ struct registry {
 	struct store *store;
 	char *prefix; /* of all keys */
 	uint64_t ttl_us, forget_after_us, late_after_us;
+	unsigned max_agents;
 	size_t max_frame;
 	const struct registry_ops *ops;
 	void *arg;

@@ -38,7 +38,9 @@ register_on_reply(void *arg, enum err err, const struct reply *reply)
 		.name = reply_str(reply_at(reply, 5)),
 	};
 
-	if (!err && !done.incarnation)
+	if (!err && reply_int(reply_at(reply, 0), 0) < 0)
+		err = ERR_OVERLOADED;
+	else if (!err && !done.incarnation)
 		err = ERR_INTERNAL;
 	if (!err) {
 		agent_counts((struct str){ op->name, op->name_len })->registered[0]++;
@@ -109,6 +111,7 @@ registry_register(struct registry *r, struct str ns, const struct registration *
 	buf_putc(&b, ':');
 	key_put_part(&b, what->agent.instance);
 	args_str(&args, buf_str(&b));
+	args_uint(&args, r->max_agents);
 	store_run(r->store, SCRIPT_REGISTER, 1, &args, register_on_reply, op);
 	args_done(&args);
 	buf_done(&b);

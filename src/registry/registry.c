@@ -73,6 +73,7 @@ registry_set_config(struct registry *r, const struct registry_config *config)
 	r->ttl_us = config->ttl_us;
 	r->forget_after_us = config->forget_after_us;
 	r->late_after_us = config->late_after_us;
+	r->max_agents = config->max_agents;
 	r->max_frame = config->max_frame;
 }
 

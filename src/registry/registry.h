@@ -23,6 +23,7 @@ struct registry_config {
 	uint64_t ttl_us;          /* of who names none */
 	uint64_t forget_after_us; /* a dead agent; 0: after ten times its ttl */
 	uint64_t late_after_us;   /* silent so long, a live one is counted as late */
+	unsigned max_agents;      /* over all namespaces */
 	size_t max_frame;         /* a list ends at about so many bytes */
 };
 
@@ -58,6 +59,7 @@ struct registered {
 	uint64_t incarnation, ttl_us;
 	struct str state; /* what was stored before, MessagePack; n 0 nothing */
 };
+/* ERR_OVERLOADED: it is new, and there are max_agents. */
 typedef void register_cb(void *arg, enum err err, const struct registered *registered);
 void registry_register(struct registry *registry, struct str ns,
 		       const struct registration *registration, register_cb *cb, void *arg);

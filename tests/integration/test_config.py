@@ -251,3 +251,25 @@ def test_a_breaker_is_made_with_the_override_that_matches_its_name(own):
     client.call("breaker_acquire", name="payroll", config={"failure_threshold": 8})
     config = client.call("breaker_get", name="payroll")["config"]
     assert (config["failure_threshold"], config["timeout_seconds"]) == (8, 7)
+
+
+# -- how many there may be, and a reload
+
+
+def test_more_agents_and_breakers_than_allowed_are_refused(own):
+    broker = own(registry={"max_agents": 2}, breakers={"max_breakers": 2})
+    client = broker.connect()
+    for instance in ("a", "b", "a"):
+        client.call("register", agent={"type": "worker", "instance": instance})
+        client.call("breaker_acquire", name=instance)
+    for method, params, key in (
+        ("register", {"agent": {"type": "worker", "instance": "c"}}, "registry.max_agents"),
+        ("breaker_acquire", {"name": "c"}, "breakers.max_breakers"),
+        ("breaker_configure", {"name": "c", "config": {}}, "breakers.max_breakers"),
+    ):
+        refusal = client.refused(method, params)
+        assert refusal.code == "overloaded" and key in refusal.message
+    client.call("deregister", agent={"type": "worker", "instance": "a"})
+    client.call("breaker_remove", name="a")
+    client.call("register", agent={"type": "worker", "instance": "c"})
+    client.call("breaker_acquire", name="c")

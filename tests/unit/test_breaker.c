@@ -246,13 +246,13 @@ START_TEST(the_script_is_told_what_was_asked)
 
 	op_acquire();
 	run_idle();
-	snprintf(expected, sizeof(expected), "%s %s 5 60 300 3 2  7   8", HEAD "acquire",
+	snprintf(expected, sizeof(expected), "%s %s 5 60 300 3 2  7   8 10000", HEAD "acquire",
 		 f.permit_text);
 	ck_assert_str_eq(f.said, expected);
 	ck_assert_int_eq(f.script, SCRIPT_BREAKER_GIVE);
 	op_configure();
 	run_idle();
-	ck_assert_str_eq(f.said, HEAD "configure  5 60 300 3 2  7   8");
+	ck_assert_str_eq(f.said, HEAD "configure  5 60 300 3 2  7   8 10000");
 	ck_assert_int_eq(f.script, SCRIPT_BREAKER_GIVE);
 	op_report();
 	run_idle();

@@ -137,6 +137,7 @@ static void
 set_up(void)
 {
 	struct registry_config config = { .key_prefix = "coordd",
+					  .max_agents = 100000,
 					  .ttl_us = 30000000,
 					  .forget_after_us = 9000000,
 					  .late_after_us = 15000000,
@@ -418,7 +419,7 @@ START_TEST(a_registration_says_what_it_says)
 	run_idle();
 	ck_assert_str_eq(f.texts[0].data,
 			 "coordd:a:n%25:w%3A:x|coordd|n%25|n%25:w%3A:x||||||||:|"
-			 "30000000|w%3A:x");
+			 "30000000|w%3A:x|100000");
 	ck_assert_ptr_nonnull(
 		strstr(f.texts[1].data, "coordd:a:n%25:w:x|coordd|n%25|n%25:w:x|6|0|me|\x01|"));
 	ck_assert_ptr_nonnull(strstr(f.texts[1].data, "|\x80|\x02|:a:b%3A%25:d:|30000000|w:x"));

@@ -3,11 +3,11 @@
 -- ARGV	[1] prefix  [2] after how many microseconds without use a breaker is forgotten  [3] id, NS:NAME, both encoded
 --	[4] what is wanted; what follows depends on that:
 --	'acquire', 'configure'	[5] the permit to give, ''  [6...10] failure threshold, timeout, recovery timeout (microseconds),
---		half-open calls, success threshold of a new one  [11...15] the same as asked for, '' where not
+--		half-open calls, success threshold of a new one  [11...15] the same as asked for, '' where not  [16] how many breakers there may be
 --	'report'	[5] permit  [6] 1 success, 0 failure  [7] error, ''
 --	'trip'	[5] for how many microseconds, '' its timeout
 --	'get', 'reset', 'remove'
--- Reply {} when there is no such breaker, else
+-- Reply {} when there is no such breaker, { -1 } when it would be one too many, else
 --	[1] acquire: 1 permitted, 0 refused  [2] acquire: after how many microseconds to ask again, -1 nobody knows
 --	[3...] state, failures, permits out, successes, calls: all, succeeded, failed, rejected; changes of state; time of the last
 --	failure, success, change; then the five settings; then for each change of state: id, event, reason
@@ -22,6 +22,9 @@ if b and due_at() <= now then
 	forget('forgotten')
 end
 local is_new = not b and (op == 'acquire' or op == 'configure')
+if is_new and redis.call('ZCARD', P .. ':breakers') >= tonumber(ARGV[16]) then
+	return { -1 }
+end
 if is_new then
 	b = {}
 	for i = 1, #NUMBERS do

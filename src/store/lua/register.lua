@@ -5,7 +5,9 @@
 --	Then what it says of itself, '' where it does not: [5] ttl, microseconds  [6] name; as MessagePack [7] status  [8] capabilities
 --	[9] metadata  [10] state
 --	[11] what the capabilities are called, each encoded and between colons  [12] ttl  [13] name of an agent that names none
--- Reply [1] incarnation  [2] the state as it was before, '' none  [3] time  [4] 1 when queues have become due  [5] ttl  [6] name
+--	[14] how many agents there may be
+-- Reply [1] incarnation  [2] the state as it was before, '' none  [3] time  [4] 1 when queues have become due  [5] ttl  [6] name;
+--	-1 alone when it is new and there are as many as there may be
 -- include clock
 local P, pcall, format = ARGV[1], redis.pcall, string.format
 -- include look_at
@@ -14,6 +16,10 @@ local key, agent = KEYS[1], ARGV[3]
 local old = redis.call('HMGET', key, 'inc', 'reg', 'live', 'state', 'ttl', 'name', 'status', 'caps', 'meta', 'can')
 local goes_on = old[2] == '1' and old[1] == ARGV[4]
 local woke = false
+
+if not old[1] and redis.call('ZCARD', P .. ':agents') >= tonumber(ARGV[14]) then
+	return { -1 }
+end
 
 -- An incarnation that goes on keeps what is not said anew.
 local function value(i, kept, otherwise)
