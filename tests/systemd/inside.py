@@ -240,6 +240,24 @@ def test_the_watchdog_does_not_bark_at_redis():
     assert main_pid() == before
 
 
+def test_a_resolver_that_is_silent_is_no_hang():
+    """As one is that IPAddressDeny= keeps away: it takes the question and never answers."""
+    resolver = pathlib.Path("/etc/resolv.conf")
+    before = resolver.read_text() if resolver.exists() else ""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 53))
+        resolver.write_text("nameserver 127.0.0.1\nnameserver 127.0.0.2\n")
+        configure("url: redis://127.0.0.1:6379/0", "url: redis://redis.example.invalid/0")
+        drop_in("[Service]\nWatchdogSec=10s\n")
+        systemctl("restart", UNIT)
+        since, before_pid = time.monotonic(), main_pid()
+        while time.monotonic() < since + 12:
+            assert (main_pid(), show("NRestarts")) == (before_pid, "0")
+            time.sleep(0.5)
+        assert "redis down: " in status_text()
+    resolver.write_text(before)
+
+
 # -- configuration
 
 
