@@ -40,6 +40,7 @@ queue_policy_of(const struct config *cfg, const struct config_queue *queue)
 		.visibility_us = queue->visibility_timeout_us,
 		.max_visibility_us = queue->max_visibility_timeout_us,
 		.ttl_us = queue->message_ttl_us,
+		.dead_letter_max = queue->dead_letter_max,
 		.dedup_window_us = queue->dedup_window_us,
 		.max_inflight = queue->max_inflight_per_consumer,
 		.forget_after_us = cfg->queues.forget_after_us,

@@ -21,7 +21,7 @@ struct config_list {
 
 /* What may differ from queue to queue. */
 struct config_queue {
-	unsigned queue_size, retry_attempts, max_inflight_per_consumer;
+	unsigned queue_size, retry_attempts, max_inflight_per_consumer, dead_letter_max;
 	uint64_t visibility_timeout_us, max_visibility_timeout_us, message_ttl_us;
 	uint64_t backoff_base_us, backoff_max_us, dedup_window_us, max_lease_us;
 	double backoff_factor, backoff_jitter;

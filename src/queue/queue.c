@@ -28,7 +28,8 @@ policy_set(struct policy *policy, const char *match, const struct queue_policy *
 	to = pack_uint(to, 7, p->backoff_base_us);
 	to = pack_double(to, p->backoff_factor);
 	to = pack_uint(to, 7, p->backoff_max_us);
-	pack_double(to, p->backoff_jitter);
+	to = pack_double(to, p->backoff_jitter);
+	pack_uint(to, 5, p->dead_letter_max);
 }
 
 static void

@@ -31,6 +31,7 @@ struct queue_policy {
 		max_visibility_us; /* of a receive that names none; what it may name */
 	uint64_t ttl_us;           /* of a message that is sent without; 0 none */
 	uint64_t dedup_window_us;  /* 0 off */
+	uint64_t dead_letter_max;  /* 0: all are kept */
 	uint64_t forget_after_us;
 	uint64_t max_lease_us; /* a heartbeat lease ends at the latest then */
 	unsigned

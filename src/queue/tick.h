@@ -107,7 +107,7 @@ TAILQ_HEAD(ticks, tick);
 struct policy {
 	struct queue_policy values;
 	char *match;
-	char packed[51]; /* for scripts */
+	char packed[56]; /* for scripts */
 };
 
 struct queue {

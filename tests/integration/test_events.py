@@ -33,6 +33,7 @@ FIELDS = {
     "message_dead": {"agent_id": AGENT_ID, "message_id": is_text, "reason": is_text},
     "queue_paused": {"agent_id": AGENT_ID},
     "queue_resumed": {"agent_id": AGENT_ID},
+    "dead_letter_dropped": {"agent_id": AGENT_ID, "message_id": is_text, "reason": is_text},
     "lost": {"count": (None, is_count)},
 }
 
@@ -675,3 +676,19 @@ def test_tail_fails_when_the_broker_leaves_or_is_not_there(own):
     assert late.returncode == 69
     wrong = subprocess.run([COORDCTL, "tail", "messages"], capture_output=True)
     assert wrong.returncode == 64 and b"messages" in wrong.stderr
+
+
+def test_dead_letters_above_the_limit_leave_oldest_first_and_are_told(redis, make_broker):
+    config = {"redis": {"key_prefix": fresh("own")}, "queues": {"defaults": {"dead_letter_max": 3}}}
+    broker = make_broker(redis, config=config).start()
+    jobs = Queue(broker.connect(), {"type": "jobs"})
+    watch = Watch(broker.connect(), "queue")
+    kill_many(jobs, [f"m{i}" for i in range(5)])
+    watch.wait_for(7)
+    told = [(each["event"], each["message_id"]) for each in watch.seen()]
+    assert [name for kind, name in told if kind == "message_dead"] == [f"m{i}" for i in range(5)]
+    assert [name for kind, name in told if kind == "dead_letter_dropped"] == ["m0", "m1"]
+    assert {each["reason"] for each in watch.seen()} == {"permanent"}
+    dead = jobs.dead()
+    assert [each["queue_message"]["message"]["message_id"] for each in dead] == ["m2", "m3", "m4"]
+    assert jobs.counts() == (0, 0, 0, 3)

@@ -16,8 +16,8 @@ local name = sub(base, #P + 4)
 local STATE = '>BBI7I4I7I7I7I7I6I4I4I4I4'
 local raw = call('GET', base .. ':s')
 local exists = raw and true or false
--- Size, dedup window, forget after, retries, backoff base, factor, max, jitter.
-local POLICY = '>I5I7I7HI7dI7d'
+-- Size, dedup window, forget after, retries, backoff base, factor, max, jitter, most dead letters (0: all are kept).
+local POLICY = '>I5I7I7HI7dI7dI5'
 local version, flags, counter, reserved, waiting, held, wake, last, dedup_no, nhigh, nnormal, nlow, ndelayed, told_from
 local told = ''
 if raw then
