@@ -76,14 +76,17 @@ START_TEST(a_glob_matches_the_whole)
 		const char *pattern, *text;
 		bool matches;
 	} globs[] = {
-		{ "", "", true },           { "", "a", false },         { "*", "", true },
-		{ "*", "abc", true },       { "a", "a", true },         { "a", "ab", false },
-		{ "a*", "a", true },        { "a*", "ba", false },      { "*b", "ab", true },
-		{ "*b", "abc", false },     { "?", "", false },         { "?", "a", true },
-		{ "a?c", "abc", true },     { "a*c*e", "abcde", true }, { "a*c*e", "abcd", false },
-		{ "*ab", "aaab", true },    { "*ab*ab", "ab", false },  { "**", "x", true },
-		{ "*:one", "t:one", true }, { "[a]", "a", false },      { "[a]", "[a]", true },
-		{ "\\*", "\\x", true },
+		{ "", "", true },           { "", "a", false },
+		{ "*", "", true },          { "*", "abc", true },
+		{ "a", "a", true },         { "a", "ab", false },
+		{ "a*", "a", true },        { "a*", "ba", false },
+		{ "*b", "ab", true },       { "*b", "abc", false },
+		{ "?", "", false },         { "?", "a", true },
+		{ "a?c", "abc", true },     { "a*c*e", "abcde", true },
+		{ "a*c*e", "abcd", false }, { "*ab", "aaab", true },
+		{ "*ab*ab", "ab", false },  { "**", "x", true },
+		{ "*:one", "t:one", true }, { "[a]", "a", false },
+		{ "[a]", "[a]", true },     { "\\*", "\\x", true },
 	};
 	char text[4097];
 
