@@ -174,7 +174,7 @@ check-systemd: deps deps-systemd ## the service in a real systemd, booted for it
 
 check-metrics: deps deps-metrics ## promtool on the metrics, the alert rules and their tests; a real Prometheus that scrapes
 	$(again) all
-	@COORDD=$(abspath $(OUT))/coordd PYTHONPATH=tests/integration $(PYTHON) -B -m pytest -q -p no:cacheprovider tests/prometheus
+	$(run_tests:@%=@PYTHONPATH=tests/integration %) --integration tests/prometheus
 
 # By how much a mode's limits of time are stretched.
 slow_asan := 4

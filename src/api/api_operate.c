@@ -153,17 +153,17 @@ enum err
 api_close_connection(struct session *s, const struct rpc *rpc, struct params *p,
 		     struct errmsg *why)
 {
-	struct session *each;
+	struct session *each, *found = NULL;
 
 	(void)why;
 	TAILQ_FOREACH (each, &s->api->sessions, link)
 		if (each->conn && !conn_is_inner(each->conn) && conn_id(each->conn) == p->id)
-			break;
-	mp_put_bool(session_reply(s, rpc), each);
-	if (each == s)
+			found = each;
+	mp_put_bool(session_reply(s, rpc), found);
+	if (found == s)
 		conn_finish(s->conn, CONN_END_OPERATOR); /* it still reads this answer */
-	else if (each)
-		conn_close(each->conn, CONN_END_OPERATOR);
+	else if (found)
+		conn_close(found->conn, CONN_END_OPERATOR);
 	return OK;
 }
 

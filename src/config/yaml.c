@@ -87,7 +87,7 @@ check_bytes(struct reader *r, struct str input)
 	size_t valid;
 
 	if (input.n > YAML_MAX_BYTES) {
-		fail(r, (struct yaml_at){ 0, 0 }, "larger than 64 KiB");
+		fail(r, (struct yaml_at){ 0, 0 }, "larger than 1 MiB");
 		return;
 	}
 	if (input.n >= 3 && memcmp(input.p, "\xef\xbb\xbf", 3) == 0) {

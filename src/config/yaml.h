@@ -14,7 +14,7 @@
  * limits below (libyaml itself needs quadratic time for nesting, keeps the last of repeated
  * keys, and takes UTF-16).
  */
-#define YAML_MAX_BYTES  65536
+#define YAML_MAX_BYTES  1048576
 #define YAML_MAX_DEPTH  8
 #define YAML_MAX_EVENTS 10000
 

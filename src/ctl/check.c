@@ -53,13 +53,14 @@ check_help(void)
 	     "time, as in age=5m. What is wrong with the command itself is UNKNOWN, 3.");
 }
 
-static struct outcome *
-outcome_find(struct outcome *all, const char *name, size_t n)
+/* The place of a check in the table, -1: there is no such check. */
+static int
+check_find(const char *name, size_t n)
 {
 	for (int i = 0; i < CHECKS; i++)
 		if (strlen(checks[i].name) == n && !strncmp(checks[i].name, name, n))
-			return &all[i];
-	return NULL;
+			return i;
+	return -1;
 }
 
 /* The exit status; the last line that is printed. */
@@ -98,18 +99,17 @@ thresholds_read(struct outcome *all, const char *text, bool is_crit)
 
 	while (is_good && text && (one = strsep(&rest, ","))) {
 		char *equals = strchr(one, '=');
-		struct outcome *o =
-			outcome_find(all, one, equals ? (size_t)(equals - one) : strlen(one));
+		int at = check_find(one, equals ? (size_t)(equals - one) : strlen(one));
 		double n;
 
-		is_good = o && equals && number_read(o->check, equals + 1, &n);
+		is_good = at >= 0 && equals && number_read(&checks[at], equals + 1, &n);
 		if (!is_good)
 			unknown("a threshold is CHECK=NUMBER, of a check that has a number",
 				one);
 		else if (is_crit)
-			o->crit = n;
+			all[at].crit = n;
 		else
-			o->warn = n;
+			all[at].warn = n;
 	}
 	free(copy);
 	return is_good;
@@ -119,13 +119,13 @@ static bool
 wanted_read(struct outcome *all, char **args, int n)
 {
 	for (int i = 0; i < n; i++) {
-		struct outcome *o = outcome_find(all, args[i], strlen(args[i]));
+		int at = check_find(args[i], strlen(args[i]));
 
-		if (!o) {
+		if (at < 0) {
 			unknown("there is no such check", args[i]);
 			return false;
 		}
-		o->is_wanted = true;
+		all[at].is_wanted = true;
 	}
 	for (int i = 0; i < CHECKS && !n; i++)
 		all[i].is_wanted = true;
@@ -280,10 +280,10 @@ report(struct outcome *all, const json_t *status)
 	json_array_foreach(json_at(status, "checks"), i, row)
 	{
 		struct str name = json_str_at(row, "name");
-		struct outcome *o = outcome_find(all, name.p, name.n);
+		int at = name.n ? check_find(name.p, name.n) : -1;
 
-		if (o)
-			o->row = row;
+		if (at >= 0)
+			all[at].row = row;
 	}
 	for (i = 0; i < CHECKS; i++)
 		all[i].state = judge(&all[i]);

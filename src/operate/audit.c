@@ -89,7 +89,7 @@ list_on_reply(void *arg, enum err err, const struct reply *reply)
 {
 	struct listing *l = arg;
 	unsigned n = err ? 0 : reply->count / (1 + AUDIT_FIELDS);
-	struct audit_entry *entries = xcalloc(n, sizeof(*entries));
+	struct audit_entry *entries = xcalloc(n ? n : 1, sizeof(*entries));
 
 	for (unsigned i = 0; i < n; i++) {
 		unsigned at = i * (1 + AUDIT_FIELDS);

@@ -316,7 +316,8 @@ def test_what_is_no_good_request_is_refused(admin, data):
 
 
 def test_paths(admin):
-    for path in ("/nope", "//livez", "/livez/", "/../livez", "/./livez", "/livez%2f", "/api/v1/queues/", "/api/v1/queues/a:b/c"):
+    nothing = ("/nope", "//livez", "/livez/", "/../livez", "/./livez", "/livez%2f", "/api/v1/queues/", "/api/v1/queues/a:b/c")
+    for path in nothing:
         assert status_of(admin.raw(request(path))) == 404, path
     for path in ("/api/v1/queues/%00", "/api/v1/queues/%", "/api/v1/queues/%zz", "/api/v1/queues/..", "/api/v1/queues/a:b:c"):
         assert status_of(admin.raw(request(path))) == 400, path
@@ -357,7 +358,9 @@ def test_headers_of_every_answer(admin):
 def test_requests_in_a_row_are_answered_in_order(admin):
     with admin.open() as sock:
         sock.sendall(
-            b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n" * 2 + b"GET /api/v1/queues HTTP/1.1\r\nHost: localhost\r\n\r\n" + request("/nope")
+            b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n" * 2
+            + b"GET /api/v1/queues HTTP/1.1\r\nHost: localhost\r\n\r\n"
+            + request("/nope")
         )
         data = read_to_end(sock)
     assert re.findall(rb"HTTP/1\.1 (\d+) ", data) == [b"200", b"200", b"200", b"404"]
@@ -388,7 +391,10 @@ def test_everybody_may_write(own_admin):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
-@pytest.mark.parametrize("operators, status", [(["root"], 403), (["nobody"], 200), (["65534"], 200), (["no-such-user", "65534"], 200)])
+@pytest.mark.parametrize(
+    "operators, status",
+    [(["root"], 403), (["nobody"], 200), (["65534"], 200), (["no-such-user", "65534"], 200)],
+)
 def test_who_is_an_operator_is_known_by_the_kernel(own, operators, status):
     admin = Admin(own(server={"unix_mode": "0666"}, admin={"operators": operators}))
     admin.broker.directory.chmod(0o755)
@@ -413,10 +419,10 @@ def test_who_is_an_operator_is_known_by_the_kernel(own, operators, status):
 
 def test_the_openapi_file_has_the_routes_of_the_table(admin):
     table = (REPO / "src/admin/routes.def").read_text()
-    queries = dict(
-        (member, name or member)
-        for member, name in re.findall(r'^QUERY(?:_AS)?\((\w+), (?:"(\w+)", )?\w+, "', (REPO / "src/admin/queries.def").read_text(), re.M)
+    pairs = re.findall(
+        r'^QUERY(?:_AS)?\((\w+), (?:"(\w+)", )?\w+, "', (REPO / "src/admin/queries.def").read_text(), re.M
     )
+    queries = {member: name or member for member, name in pairs}
     rows = re.findall(r'^ROUTE\((\w+), "([^"]+)", (\w+), "(\w*)", (\w+), ([^,]+), ', table, re.M)
     assert len(rows) == len(re.findall(r"^ROUTE\(", table, re.M)) > 20
     document = admin.get("/api/v1/openapi.json")
@@ -553,7 +559,8 @@ def test_agents(admin, broker):
         rows += page["items"]
         cursor = page["next"]
     assert sorted(row["agent_id"]["instance"] for row in rows) == sorted(agent["instance"] for agent in agents)
-    assert [row["agent_id"] for row in admin.get(f"/api/v1/agents?namespace={namespace}&capability=plan")["items"]] == [agents[3]]
+    planners = admin.get(f"/api/v1/agents?namespace={namespace}&capability=plan")["items"]
+    assert [row["agent_id"] for row in planners] == [agents[3]]
     assert len(admin.get(f"/api/v1/agents?namespace={namespace}&alive=true&type=t:1")["items"]) == 3
     path = f"/api/v1/agents/t:1/i%253?namespace={namespace}"
     assert admin.get(path)["capabilities"] == ["plan"]
@@ -829,8 +836,8 @@ def test_who_does_not_read_a_stream_is_dropped(own):
         agents = [{"type": "t" * 100, "instance": f"{n}" + "i" * 100} for n in range(50)]
 
         def is_dropped():
-            ids = client.submit_all([(method, {"agent": each}) for _ in range(10) for each in agents for method in ("pause_queue", "resume_queue")])
-            client.results(ids)
+            both = [(method, {"agent": each}) for each in agents for method in ("pause_queue", "resume_queue")]
+            client.results(client.submit_all(both * 10))
             return connected(admin) == 0
 
         wait_until(is_dropped, 30, "it is dropped")
@@ -911,10 +918,12 @@ def test_many_clients_that_come_and_go_leave_nothing(own_admin):
     admin = own_admin()
     admin.get("/livez")
     files = admin.broker.open_files()
+    stream = b"GET /api/v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    said = (request("/api/v1/queues"), b"\xff\r\n\r\n", stream, b"GET /livez HT", b"")
     for n in range(300):
         with admin.open() as sock:
-            sock.sendall((request("/api/v1/queues"), b"GET /livez HT", b"", b"\xff\r\n\r\n", b"GET /api/v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n")[n % 5])
-            if n % 2:
-                sock.recv(100) if n % 5 in (0, 3, 4) else None
+            sock.sendall(said[n % 5])
+            if n % 2 and n % 5 < 3:
+                sock.recv(100)
     wait_until(lambda: admin.broker.open_files() <= files, 10, "all are closed")
     assert admin.get("/livez")

@@ -2,11 +2,12 @@
 
 import os
 import re
+import signal
 import subprocess
 
 import pytest
 
-from harness import COORDD, Queue, fresh, ids_of, seconds_of, wait_until, within
+from harness import COORDD, Queue, fresh, ids_of, seconds_of, to_yaml, wait_until, within
 
 
 def run(*arguments, text="", **environment):
@@ -273,3 +274,13 @@ def test_more_agents_and_breakers_than_allowed_are_refused(own):
     client.call("breaker_remove", name="a")
     client.call("register", agent={"type": "worker", "instance": "c"})
     client.call("breaker_acquire", name="c")
+
+
+def test_a_reload_changes_the_overrides(differing):
+    queue = Queue(differing.connect(), {"type": "planner", "instance": "one"})
+    assert capacity(queue) == 2
+    differing.config["queues"]["overrides"] = [{"match": "planner:*", "queue_size": 3}]
+    differing.config_path.write_text(to_yaml(differing.config) + "\n")
+    differing.signal(signal.SIGHUP)
+    wait_until(lambda: capacity(queue) == 3, what="the new size is in force")
+    assert queue.configure()["queue_size"] == 3

@@ -180,7 +180,7 @@ START_TEST(size_depth_and_number_are_limited)
 	yaml_tree_free(root);
 	buf_putc(&b, '\n');
 	ck_assert_ptr_null(read_bytes(b.data, b.len));
-	ck_assert_str_eq(told, "0:0: larger than 64 KiB\n");
+	ck_assert_str_eq(told, "0:0: larger than 1 MiB\n");
 
 	reads_as("[[[[[[[[]]]]]]]]", "[[[[[[[[]@1:8]@1:7]@1:6]@1:5]@1:4]@1:3]@1:2]@1:1");
 	refused("[[[[[[[[[]]]]]]]]]", "1:9: nested deeper than 8");
