@@ -381,18 +381,23 @@ encode_agent_info(struct buf *b, const struct agent_info *info)
 }
 
 static bool
+is_of_message(const struct watch_event *e)
+{
+	return str_eq(e->kind, STR("message_dead")) ||
+	       str_eq(e->kind, STR("dead_letter_dropped"));
+}
+
+static bool
 event_has_reason(const struct watch_event *e)
 {
-	return e->class == EVENT_BREAKER || str_eq(e->kind, STR("message_dead"));
+	return e->class == EVENT_BREAKER || is_of_message(e);
 }
 
 uint32_t
 encode_event_pairs(const struct watch_event *e)
 {
-	bool is_dead = str_eq(e->kind, STR("message_dead"));
-
 	return 2 + (uint32_t)e->has_agent + (e->class != EVENT_QUEUE) + event_has_reason(e) +
-	       is_dead;
+	       is_of_message(e);
 }
 
 void
@@ -408,7 +413,7 @@ encode_event(struct buf *b, const struct watch_event *e)
 	}
 	if (e->class != EVENT_QUEUE)
 		put_text_or_nil(b, "name", e->name);
-	if (str_eq(e->kind, STR("message_dead")))
+	if (is_of_message(e))
 		put_text_or_nil(b, "message_id", e->message_id);
 	if (event_has_reason(e))
 		put_text_or_nil(b, "reason", e->reason);
