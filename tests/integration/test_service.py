@@ -148,6 +148,17 @@ def test_a_drain_asks_for_the_time_that_it_takes(start_redis, managed_broker, li
     assert "1 in flight" in " ".join(listener.heard("STATUS"))
 
 
+def test_a_reload_is_told_from_its_beginning_to_its_end(managed_broker, listener):
+    broker = managed_broker().start()
+    listener.wait_for("READY")
+    before = time.monotonic() * 1e6
+    broker.signal(signal.SIGHUP)
+    listener.wait_for("READY", 2)
+    last = [message for message in listener.hear() if "RELOADING" in message or "READY" in message][-2:]
+    assert "RELOADING" in last[0] and "READY" in last[1]
+    assert before <= int(last[0]["MONOTONIC_USEC"]) <= time.monotonic() * 1e6
+
+
 @pytest.mark.parametrize("name", ["", "relative", "@", "/nowhere/at/all", "/" + "x" * 200, "vsock:2:1"])
 def test_a_manager_that_is_not_there_is_no_matter(redis, make_broker, name):
     broker = make_broker(redis, config={"redis": {"key_prefix": fresh("own")}}, environment={"NOTIFY_SOCKET": name})

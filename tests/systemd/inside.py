@@ -289,7 +289,10 @@ def test_a_reload_of_a_bad_configuration_fails_and_changes_nothing():
 
 def test_a_reload_of_a_good_configuration_succeeds():
     before = main_pid()
+    configure("drain_timeout: 20s", "drain_timeout: 21s")
     systemctl("reload", UNIT)
+    command = ["coordctl", "config", "show", "server.drain_timeout"]
+    assert "21s" in subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert is_active() and main_pid() == before
     assert status_text().startswith("ready, ")
 
