@@ -25,15 +25,15 @@ struct stat_set stat_sets[STAT_SCOPES] = {
 };
 
 const struct stat_row stat_rows[STAT_ROWS] = {
-#define ROW(scope, owner, kind, member, dims, family, label, label2, help)   \
-	{ scope,                                                             \
-	  STAT_##kind,                                                       \
-	  offsetof(struct owner, member),                                    \
-	  sizeof(((struct owner *)0)->member),                               \
-	  family,                                                            \
-	  STAT_##label,                                                      \
-	  STAT_##label2,                                                     \
-	  sizeof(((struct owner *)0)->member[0]) / sizeof(stat_type_##kind), \
+#define ROW(scope, owner, kind, member, dims, family, label, label2, help) \
+	{ scope,                                                           \
+	  STAT_##kind,                                                     \
+	  offsetof(struct owner, member),                                  \
+	  sizeof(((struct owner *)0)->member),                             \
+	  family,                                                          \
+	  STAT_##label,                                                    \
+	  STAT_##label2,                                                   \
+	  sizeof(((struct owner *)0)->member[0]),                          \
 	  help },
 #define STAT(...)         ROW(STAT_PROCESS, process_stats, __VA_ARGS__)
 #define QUEUE_STAT(...)   ROW(STAT_QUEUE, queue_counts, __VA_ARGS__)

@@ -181,7 +181,7 @@ struct stat_row {
 	size_t offset, size; /* of the member, in process_stats or in a slot */
 	const char *family;
 	enum stat_label label, label2;
-	size_t stride; /* numbers (or histograms) from one value of `label` to the next */
+	size_t stride; /* bytes from one value of `label` to the next */
 	const char *help;
 };
 enum {
