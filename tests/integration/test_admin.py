@@ -14,7 +14,7 @@ import pytest
 from harness import REPO, Queue, fresh, to_yaml, wait_until, within
 from test_scale import SANITIZED
 
-MIB = (1 << 20) * (8 if SANITIZED else 1)  # a sanitizer's memory is not the broker's
+MIB = (1 << 20) * (16 if SANITIZED else 1)  # a sanitizer's memory is not the broker's
 JSON = "application/json"
 PROBLEM = "application/problem+json"
 
