@@ -54,4 +54,4 @@ def test_hundreds_of_agents_beat_and_live(own):
     broker = own(server={"max_connections": 1000})
     many = scale.ManyAgents(broker, 300, ttl=within(2))
     assert many.beat(within(3), every=within(1)) == 900
-    assert broker.connect().call("status")["agents"] == {"known": 300, "alive": 300}
+    assert broker.connect().call("status")["agents"] == {"known": 300, "alive": 300, "late": 0}
