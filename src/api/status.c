@@ -140,6 +140,22 @@ judge_persistence(const struct store_info *info)
 }
 
 static struct verdict
+judge_config(const struct api *api)
+{
+	struct verdict v = { .status = "ok" };
+	struct config_state state = { 0 };
+
+	if (api->control)
+		api->control->config(api->control_arg, &state);
+	if (state.problem) {
+		v.status = "warn";
+		snprintf(v.message, sizeof(v.message), "the last reload was refused: %s",
+			 state.problem);
+	}
+	return v;
+}
+
+static struct verdict
 judge_loop(const struct api *api)
 {
 	struct verdict v = { .status = api->lag_us >= LOOP_STUCK_US  ? "fail"
@@ -190,6 +206,8 @@ judge(const struct look *l, const struct store_info *info, enum check check)
 		return judge_redis(info);
 	case CHECK_persistence:
 		return judge_persistence(info);
+	case CHECK_config:
+		return judge_config(l->api);
 	case CHECK_loop:
 		return judge_loop(l->api);
 	case CHECK_dlq:

@@ -139,9 +139,9 @@ def test_it_lives(admin):
 
 def test_it_is_ready_and_says_why(admin):
     short, long = admin.get("/readyz"), admin.get("/readyz?verbose")
-    assert [check["name"] for check in long["checks"]] == ["ready", "redis", "persistence", "loop"]
+    assert [check["name"] for check in long["checks"]] == ["ready", "redis", "persistence", "config", "loop"]
     assert all(check["status"] != "ok" for check in short["checks"])
-    assert [check["name"] for check in admin.get("/healthz?verbose")["checks"]] == ["ready", "redis", "persistence", "loop"]
+    assert [check["name"] for check in admin.get("/healthz?verbose")["checks"]] == ["ready", "redis", "persistence", "config", "loop"]
 
 
 def test_while_redis_does_not_answer_it_lives_and_is_not_ready(start_redis, make_broker):

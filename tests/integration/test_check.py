@@ -156,7 +156,7 @@ def test_checks_judge(alone):
     client = alone.connect()
     assert {name: each["status"] for name, each in checks_of(client).items()} == {
         name: "ok"
-        for name in ("ready redis persistence loop dlq consumers age capacity agents breakers").split()
+        for name in ("ready redis persistence config loop dlq consumers age capacity agents breakers").split()
     }
     queue = instance(client, "w1")
     bury(queue, "a", "b")

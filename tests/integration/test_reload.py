@@ -235,6 +235,8 @@ def test_a_bad_file_keeps_the_old_configuration_and_the_next_good_one_works(own,
     after = config_of(client)
     assert after[1] == before[1] and after[0]["since"] == before[0]["since"]
     assert after[0]["problem"].startswith(found[0][: 100])
+    checks = {each["name"]: each for each in client.call("status")["checks"]}
+    assert checks["config"]["status"] == "warn" and found[1] in checks["config"]["message"]
     broker.config_path.write_text(good + "sweep:\n  grace: 2s\n")
     assert changed(reload(client)) == {"sweep.grace": ("5s", "2s")}
     assert config_of(client)[0]["problem"] is None
