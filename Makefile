@@ -264,16 +264,17 @@ check-unit-files: deps-lint ## does systemd find the service's files well-formed
 # --- the rest ----------------------------------------------------------------------------------
 
 # The files of systemd/ name the paths of PREFIX=/usr and SYSCONFDIR=/etc.
-their_paths = sed -e 's|/usr/\(s\?bin\)/coord|$(PREFIX)/\1/coord|g' -e 's|/etc/\(coordd\|default\)/|$(SYSCONFDIR)/\1/|g'
+their_paths = sed -e 's|/usr/\(s\?bin\)/coord|$(PREFIX)/\1/coord|g' -e 's|/usr/share/doc|$(PREFIX)/share/doc|g' -e 's|/etc/\(coordd\|default\)/|$(SYSCONFDIR)/\1/|g'
 put = install -D -m 644 /dev/stdin $(DESTDIR)$1
 
 install: all ## into DESTDIR; PREFIX is /usr; a configuration that is there stays
 	install -D -m 755 $(OUT)/coordd $(DESTDIR)$(PREFIX)/sbin/coordd
 	install -D -m 755 $(OUT)/coordctl $(DESTDIR)$(PREFIX)/bin/coordctl
 	$(their_paths) systemd/coordd.service | $(call put,$(PREFIX)/lib/systemd/system/coordd.service)
-	$(call put,$(PREFIX)/lib/systemd/system/coordd.socket) <systemd/coordd.socket
+	$(their_paths) systemd/coordd.socket | $(call put,$(PREFIX)/lib/systemd/system/coordd.socket)
 	$(call put,$(PREFIX)/lib/sysusers.d/coordd.conf) <systemd/coordd.sysusers
 	$(call put,$(PREFIX)/lib/tmpfiles.d/coordd.conf) <systemd/coordd.tmpfiles
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/doc/coordd README.md CHANGELOG.md docs/*.md conf/prometheus/*
 	test -e $(DESTDIR)$(SYSCONFDIR)/default/coordd || \
 	 $(their_paths) systemd/coordd.default | $(call put,$(SYSCONFDIR)/default/coordd)
 	@# The service makes /run/coordd, so there are sockets in it.
@@ -285,6 +286,7 @@ install: all ## into DESTDIR; PREFIX is /usr; a configuration that is there stay
 uninstall: ## remove what install put there; the configuration and the data stay
 	rm -f $(addprefix $(DESTDIR)$(PREFIX)/,sbin/coordd bin/coordctl lib/systemd/system/coordd.service \
 	 lib/systemd/system/coordd.socket lib/sysusers.d/coordd.conf lib/tmpfiles.d/coordd.conf)
+	rm -rf $(DESTDIR)$(PREFIX)/share/doc/coordd
 
 clean: ## remove what was built
 	rm -rf $(BUILD)
