@@ -22,7 +22,8 @@ class Shared:
     def ready(self):
         if self.broker is None or not self.broker.is_running():
             self.discard()
-            self.broker = Broker(self.redis.url)
+            # Several tests write to the disk at once, and Redis waits for it.
+            self.broker = Broker(self.redis.url, config={"redis": {"command_timeout": "15s"}})
             self.broker.start()
         return self.broker
 

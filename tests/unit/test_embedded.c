@@ -106,6 +106,8 @@ start(void)
 {
 	struct errmsg why;
 	struct link_config link = { .key_prefix = "t",
+				    .username = "",
+				    .password = "",
 				    .connect_timeout_us = 2000 * MS,
 				    .command_timeout_us = 5000 * MS,
 				    .reconnect_min_us = 5 * MS,
