@@ -104,7 +104,7 @@ announce(void *arg)
 	char message[200];
 	struct errmsg why;
 
-	if (srv->is_announced)
+	if (srv->is_announced || srv->is_stopping)
 		return;
 	store_info(srv->store, &info);
 	if (!info.ready && srv->cfg->redis.require_at_start) {
@@ -149,7 +149,7 @@ on_redis_refused(void *arg, const char *why)
 {
 	struct server *srv = arg;
 
-	if (srv->is_announced)
+	if (srv->is_announced || srv->is_stopping)
 		return;
 	server_fail(srv, EX_CONFIG, why);
 }

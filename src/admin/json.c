@@ -106,18 +106,29 @@ put_ext(struct buf *b, struct str raw)
 
 static void put_value(struct buf *b, struct mp *m, const struct json_how *how, bool is_message);
 
-/* A key is a string in JSON. Returns whether it is `message`, or `payload`, as the caller asks. */
+/*
+ * A key is a string in JSON. One that holds others stands as its bytes: as text in quotes it would be quoted anew at each level, and
+ * be twice as long. Returns the key, or n 0 when it is no text.
+ */
 static struct str
 put_key(struct buf *b, struct mp *m, const struct json_how *how)
 {
+	struct mp ahead = *m;
 	struct buf text = { 0 };
 	struct str key;
 
-	if (mp_type(m) == MP_STR && mp_read_str(m, &key) && str_is_utf8(key)) {
+	if (mp_type(m) == MP_STR && mp_read_str(&ahead, &key) && str_is_utf8(key)) {
+		*m = ahead;
 		put_text(b, key);
 		return key;
 	}
-	put_value(&text, m, how, false);
+	if (mp_type(m) == MP_MAP || mp_type(m) == MP_ARRAY) {
+		buf_putc(&text, '{');
+		put_base64(&text, mp_skip(m));
+		buf_putc(&text, '}');
+	} else {
+		put_value(&text, m, how, false);
+	}
 	put_text(b, buf_str(&text));
 	buf_done(&text);
 	return STR("");

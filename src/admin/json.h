@@ -7,7 +7,8 @@
 /*
  * MessagePack as JSON text, written as it is read: no tree is made. What JSON has no word for: bytes that are not UTF-8
  * are {"base64url": ...}, ext types the same with "ext", integers beyond 2^53 are strings, NaN and the infinities
- * null, keys that are no strings their JSON text. Of a text in quotes every control character, and what a script in HTML could
+ * null, keys that are no strings their JSON text, and those that are maps or arrays their bytes in
+ * that way. Of a text in quotes every control character, and what a script in HTML could
  * be made of, is escaped.
  */
 struct json_how {

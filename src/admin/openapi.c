@@ -14,6 +14,6 @@ admin_openapi(struct admin *a, struct http_request *req, struct asked *asked)
 
 	(void)a;
 	(void)asked;
-	buf_put(&b, openapi_begin, (size_t)(openapi_end - openapi_begin));
+	buf_put(&b, openapi_begin, (size_t)((uintptr_t)openapi_end - (uintptr_t)openapi_begin));
 	http_reply(req, 200, "application/json", NULL, &b);
 }

@@ -607,8 +607,9 @@ api_set_config(struct api *api, const struct api_config *config)
 	struct session *s;
 
 	api->config = *config;
-	TAILQ_FOREACH (s, &api->sessions, link)
+	TAILQ_FOREACH (s, &api->sessions, link) {
 		check_pressure(s);
+	}
 }
 
 void
@@ -678,9 +679,11 @@ api_hold_back(struct api *api, bool hold)
 		return;
 	}
 	queues_end_waits(api->queues, ERR_SHUTTING_DOWN);
-	TAILQ_FOREACH (s, &api->sessions, link)
-		TAILQ_FOREACH (c, &s->consumers, link)
+	TAILQ_FOREACH (s, &api->sessions, link) {
+		TAILQ_FOREACH (c, &s->consumers, link) {
 			consumer_note_drain(c);
+		}
+	}
 }
 
 void

@@ -69,7 +69,7 @@ breakers_set_defaults(struct breakers *breakers, const struct breaker_config *de
 		      uint64_t state_ttl_us)
 {
 	overrides_free(breakers);
-	breakers->overrides = xcalloc(n_overrides, sizeof(*overrides));
+	breakers->overrides = n_overrides ? xcalloc(n_overrides, sizeof(*overrides)) : NULL;
 	breakers->noverrides = n_overrides;
 	for (unsigned i = 0; i < n_overrides; i++) {
 		breakers->overrides[i] = overrides[i];

@@ -130,7 +130,9 @@ ctl_config_reload(struct ctl *ctl, char **args, int n)
 	if (!answer)
 		return ctl->status;
 	json_array_foreach(json_at(answer, "warnings"), i, row)
+	{
 		ctl_fail(EX_OK, "%s", json_string_value(row));
+	}
 	changed = json_array_size(json_at(answer, "changed"));
 	out_done(ctl, answer, "in force; %zu value%s changed%s", changed, PLURAL(changed),
 		 changed ? ":" : "");

@@ -344,9 +344,11 @@ queues_resume(struct queues *queues)
 	struct consume *c;
 
 	queues->is_ending = false;
-	HASH_ITER (hh, queues->by_name, q, next)
-		TAILQ_FOREACH (c, &q->consumers, link)
+	HASH_ITER (hh, queues->by_name, q, next) {
+		TAILQ_FOREACH (c, &q->consumers, link) {
 			consume_look(c);
+		}
+	}
 }
 
 unsigned

@@ -17,6 +17,7 @@ from harness import (
     Refused,
     fresh,
     ids_of,
+    pack,
     wait_until,
     within,
 )
@@ -123,6 +124,22 @@ def test_a_stop_with_redis_away_ends_in_time(start_redis, make_broker):
     broker.signal(signal.SIGTERM)
     assert broker.wait(10) == 0
     redis.resume()
+
+
+def test_a_stop_before_the_broker_was_ready_ends_well(make_broker):
+    broker = make_broker(
+        "redis://127.0.0.1:1/0",
+        config={"redis": {"connect_timeout": "1s"}},
+        expected_errors=("redis.",),
+    )
+    broker.launch()
+    client = socket.socket(socket.AF_UNIX)
+    wait_until(lambda: client.connect_ex(str(broker.unix_path)) == 0, 5, "it listens")
+    client.sendall(pack([0, 1, "ping", []]))  # whose answer is not read: the stop waits for that
+    broker.signal(signal.SIGTERM)
+    assert broker.wait(10) == 0
+    client.close()
+    assert not broker.logged("server.ready")
 
 
 def test_a_second_sigterm_leaves_at_once(start_redis, make_broker):
