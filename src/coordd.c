@@ -75,6 +75,7 @@ struct arguments {
 	const char **files;
 	struct config_set *sets;
 	unsigned n_files, n_sets;
+	unsigned quiet_at; /* so many sets stand before the last -q */
 	bool is_test, is_quiet, is_verbose, wants_help, wants_version, wants_config,
 		wants_defaults;
 };
@@ -118,6 +119,7 @@ read_option(struct arguments *a, int c, char **argv)
 		return EX_OK;
 	case 'q':
 		a->is_quiet = true;
+		a->quiet_at = a->n_sets;
 		return EX_OK;
 	case 'v':
 		a->is_verbose = true;
@@ -157,6 +159,16 @@ read_option(struct arguments *a, int c, char **argv)
 	}
 }
 
+/* In the order of the command line: a level that stands behind it wins. */
+static void
+be_quiet(struct arguments *a)
+{
+	struct config_set *at = a->sets + a->quiet_at;
+
+	memmove(at + 1, at, (a->n_sets++ - a->quiet_at) * sizeof(*at));
+	*at = (struct config_set){ "log.level", "warning" };
+}
+
 static int
 read_arguments(struct arguments *a, int argc, char **argv)
 {
@@ -174,8 +186,13 @@ read_arguments(struct arguments *a, int argc, char **argv)
 	}
 	if (!a->n_files && access(DEFAULT_FILE, F_OK) == 0)
 		a->files[a->n_files++] = DEFAULT_FILE;
+	if (!status && a->is_verbose && !a->wants_version) {
+		fprintf(stderr, "coordd: -v goes with --version; for more in the log there is "
+				"--log-level debug\n");
+		status = EX_USAGE;
+	}
 	if (a->is_quiet && !a->is_test)
-		add_set(a, "log.level", "warning");
+		be_quiet(a);
 	return status;
 }
 

@@ -705,7 +705,7 @@ http_new(struct loop *loop, const struct http_config *config, const char *const 
 		return NULL;
 	}
 	n = listeners_count(listeners);
-	h = xcalloc(1, sizeof(*h) + n * sizeof(h->accepting[0]));
+	h = xcalloc(1, sizeof(*h) + n * sizeof(void *));
 	h->loop = loop;
 	h->config = *config;
 	h->cb = cb;

@@ -543,8 +543,8 @@ metrics_write(struct metrics *m, struct buf *out)
 void
 metrics_set_config(struct metrics *m, bool per_queue, unsigned max_names)
 {
-	(void)m;
 	stat_limit(STAT_QUEUE, per_queue ? max_names : 0);
+	queues_count_anew(m->queues);
 	stat_limit(STAT_AGENT, max_names);
 	stat_limit(STAT_BREAKER, max_names);
 }

@@ -42,12 +42,6 @@ const struct stat_row stat_rows[STAT_ROWS] = {
 #include "base/stats.def"
 };
 
-void
-stat_limit(enum stat_scope scope, unsigned max)
-{
-	stat_sets[scope].max = max;
-}
-
 static struct stat_slot *
 others(struct stat_set *set)
 {
@@ -75,18 +69,33 @@ slot_new(struct stat_set *set, struct str name)
 	return slot;
 }
 
-/* Room for one more, if need be that of the oldest that nobody keeps. */
-static bool
-make_room(struct stat_set *set)
+/* No more than `max`, as far as nobody keeps them; the oldest go first. */
+static void
+trim(struct stat_set *set, unsigned max)
 {
 	struct stat_slot *slot, *next;
 
 	HASH_ITER (hh, set->by_name, slot, next) {
-		if (HASH_COUNT(set->by_name) < set->max)
+		if (HASH_COUNT(set->by_name) <= max)
 			break;
 		if (!slot->users)
 			slot_free(set, slot);
 	}
+}
+
+void
+stat_limit(enum stat_scope scope, unsigned max)
+{
+	stat_sets[scope].max = max;
+	trim(&stat_sets[scope], max);
+}
+
+/* Room for one more. */
+static bool
+make_room(struct stat_set *set)
+{
+	if (set->max)
+		trim(set, set->max - 1);
 	return HASH_COUNT(set->by_name) < set->max;
 }
 
@@ -115,6 +124,17 @@ void
 stat_drop(struct stat_slot *slot)
 {
 	slot->users--;
+}
+
+struct stat_slot *
+stat_keep_anew(enum stat_scope scope, struct stat_slot *slot, struct str name)
+{
+	struct stat_set *set = &stat_sets[scope];
+
+	stat_drop(slot);
+	if (slot != set->others && !slot->users && HASH_COUNT(set->by_name) > set->max)
+		slot_free(set, slot);
+	return stat_keep(scope, name);
 }
 
 struct stat_slot *

@@ -148,11 +148,15 @@ struct breaker_seen {
 enum stat_scope { STAT_PROCESS, STAT_QUEUE, STAT_AGENT, STAT_BREAKER, STAT_SCOPES };
 extern struct stat_set stat_sets[STAT_SCOPES]; /* none of the process */
 
-/* At most so many slots from now on, 0: all names are others. What is there stays until it is dropped. */
+/* At most so many slots from now on, 0: all names are others. Of those that are too many, the ones that nobody keeps go at once, the others with
+ * stat_keep_anew(). */
 void stat_limit(enum stat_scope scope, unsigned max);
 /* The slot of `name`, never NULL; keep it until it is dropped as often. */
 struct stat_slot *stat_keep(enum stat_scope scope, struct str name);
 void stat_drop(struct stat_slot *slot);
+/* Drop it and keep the slot that `name` has after a stat_limit(): the same, one of its own instead of the others', or theirs. */
+struct stat_slot *
+stat_keep_anew(enum stat_scope scope, struct stat_slot *slot, struct str name);
 /* The same to look at or count once, without keeping it. One that is not there is made only while the set has room, so that looking at many names does
  * not push out those that are in use. */
 struct stat_slot *stat_find(enum stat_scope scope, struct str name);

@@ -125,8 +125,8 @@ conn_show(struct ctl *ctl, char **args, int n)
 		{ "bytes out", "bytes_out", show_bytes, false },
 		{ "buffered", "buffered", show_bytes, false },
 	};
-	json_t *row;
-	uint64_t id;
+	json_t *row = NULL;
+	uint64_t id = 0;
 	int status = get(ctl, args[0], &id, &row);
 
 	(void)n;
@@ -140,10 +140,10 @@ conn_show(struct ctl *ctl, char **args, int n)
 int
 conn_kill(struct ctl *ctl, char **args, int n)
 {
-	json_t *row, *answer, *done;
+	json_t *row = NULL, *answer, *done;
 	struct coord_params *p;
 	struct str peer;
-	uint64_t id;
+	uint64_t id = 0;
 	int status = get(ctl, args[0], &id, &row);
 
 	(void)n;

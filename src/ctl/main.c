@@ -206,7 +206,7 @@ option_set(struct ctl *ctl, int i, const char *text)
 	if (options[i].kind == TEXTS) {
 		if (joined[i].len)
 			joined[i].data[joined[i].len - 1] = ',';
-		buf_put(&joined[i], text, strlen(text) + 1);
+		buf_put(&joined[i], o->text, strlen(o->text) + 1);
 		o->text = joined[i].data;
 	}
 	if (options[i].kind == COUNT && !text_count(text, &o->count))

@@ -111,6 +111,16 @@ queues_set_policy(struct queues *queues, const struct queue_policy *policy,
 }
 
 void
+queues_count_anew(struct queues *queues)
+{
+	struct queue *q, *next;
+
+	HASH_ITER (hh, queues->by_name, q, next)
+		q->counts = (struct queue_counts *)stat_keep_anew(STAT_QUEUE, &q->counts->slot,
+								  queue_name(q));
+}
+
+void
 queues_set_epoch(struct queues *queues, uint32_t epoch, uint64_t asked_us, bool has_settings)
 {
 	queues->epoch = epoch;

@@ -59,6 +59,8 @@ void queues_free(struct queues *queues);
 void queues_set_policy(struct queues *queues, const struct queue_policy *policy,
 		       const struct queue_override *overrides, unsigned n_overrides,
 		       size_t max_frame);
+/* After stat_limit() of queues: each counts where it does now. */
+void queues_count_anew(struct queues *queues);
 /* What the script `lead` told: the epoch of the sweep, and whether anybody has set anything (`configure`). Told
  * at least every half second; a setting made here counts at once. `asked_us` (our clock) is when `lead` was asked. */
 void

@@ -338,10 +338,18 @@ def test_version_and_help_tell_and_leave_with_0(client):
     assert text.returncode == 0 and "--config" in text.stdout
 
 
-@pytest.mark.parametrize("arguments", [["--surprise"], ["surprise"], ["--config"]])
+@pytest.mark.parametrize("arguments", [["--surprise"], ["surprise"], ["--config"], ["-v"]])
 def test_a_bad_command_line_is_refused(arguments):
     result = run(*arguments)
     assert result.returncode == 64 and result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "level"),
+    [("-q", "warning"), ("-q -l debug", "debug"), ("-l debug -q", "warning"), ("-q -l debug -q -l info", "info")],
+)
+def test_of_several_levels_the_last_one_counts(arguments, level):
+    assert re.search(rf"^  level: {level} +# flag$", run("-T", *arguments.split()).stdout, re.M)
 
 
 def test_the_defaults_printed_are_a_configuration(tmp_path):

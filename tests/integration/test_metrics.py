@@ -7,6 +7,7 @@ import pytest
 
 from harness import Queue, Refused, fresh, wait_until
 from test_admin import Admin
+from test_reload import reload, write
 
 SERIES = re.compile(r'^([a-z_]+)(?:\{(.*)\})? (\d+(?:\.\d+)?)$')
 LABEL = re.compile(r'([a-z_]+)="((?:[^"\\\n]|\\["\\n])*)"(?:,|$)')
@@ -233,6 +234,27 @@ def test_queues_without_labels_of_their_own(own):
     page = sampled(broker)
     assert page.labels_of("coordd_messages_sent_total", "queue") == {"_other"}
     assert page.get("coordd_queue_messages", state="ready") == 3
+
+
+def test_other_limits_of_names_count_for_queues_that_are_there(own):
+    broker = own(metrics={"max_label_values": 1})
+    client = broker.connect()
+    queues = [Queue(client, {"type": "w", "instance": str(i)}) for i in range(3)]
+
+    def sent():
+        for queue in queues:
+            queue.send()
+        page = scrape(broker)
+        labels = page.labels_of("coordd_messages_sent_total", "queue")
+        return {label: page.get("coordd_messages_sent_total", queue=label) for label in labels}
+
+    assert sent() == {"w:0": 1, "_other": 2}
+    write(broker, metrics={"max_label_values": 10})
+    reload(client)
+    assert sent() == {"w:0": 2, "w:1": 1, "w:2": 1, "_other": 2}
+    write(broker, metrics={"per_queue": False})
+    reload(client)
+    assert sent() == {"_other": 5}
 
 
 def test_a_thousand_queues_are_not_a_thousand_times_as_much(own):
