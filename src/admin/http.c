@@ -364,6 +364,24 @@ host_is_allowed(const struct http *h, struct str host)
 	return false;
 }
 
+/* Whether all of the body that was announced was read: evhttp reads none of some methods, and none in a
+ * coding that it does not know, and takes what follows for the next request. */
+static bool
+body_is_whole(const struct http_request *req, const char *length, const char *encoding)
+{
+	const char *end = "";
+	unsigned long long n = 0;
+
+	if (encoding)
+		return evhttp_request_get_command(req->ev) &
+			       (EVHTTP_REQ_POST | EVHTTP_REQ_PUT | EVHTTP_REQ_PATCH |
+				EVHTTP_REQ_DELETE) &&
+		       strcasecmp(encoding, "chunked") == 0;
+	if (length)
+		n = strtoull(length, (char **)&end, 10);
+	return !*end && n == evbuffer_get_length(evhttp_request_get_input_buffer(req->ev));
+}
+
 /*
  * What evhttp lets pass and we do not. A page of a foreign site reaches a port on this machine with a name of its own that it
  * had point here: it is known by its Host. One that says where it comes from is known by that.
@@ -374,12 +392,12 @@ check_request(struct http_request *req)
 	struct http *h = req->conn->http;
 	unsigned hosts, lengths, encodings, origins;
 	const char *host = only_header(req, "Host", &hosts),
-		   *origin = only_header(req, "Origin", &origins);
+		   *origin = only_header(req, "Origin", &origins),
+		   *length = only_header(req, "Content-Length", &lengths),
+		   *encoding = only_header(req, "Transfer-Encoding", &encodings);
 	struct evkeyval *header;
 	uid_t uid;
 
-	only_header(req, "Content-Length", &lengths);
-	only_header(req, "Transfer-Encoding", &encodings);
 	for (header = TAILQ_FIRST(evhttp_request_get_input_headers(req->ev)); header;
 	     header = TAILQ_NEXT(header, next)) {
 		if (!*header->key || strpbrk(header->key, " \t")) {
@@ -392,6 +410,9 @@ check_request(struct http_request *req)
 	else if (lengths + encodings > 1)
 		problem_say(req, 400, "bad_request",
 			    "there is more than one length of the body");
+	else if (!body_is_whole(req, length, encoding))
+		problem_say(req, 400, "bad_request",
+			    "a body has a length or is chunked, and not every method has one");
 	else if (!req->path.n || req->path.p[0] != '/')
 		problem_say(req, 400, "bad_request", "the target must be a path");
 	else if (!http_peer_uid(req, &uid) && !host_is_allowed(h, host_of(host)))

@@ -69,6 +69,13 @@ slot_new(struct stat_set *set, struct str name)
 	return slot;
 }
 
+/* Of types of agents and of breakers: the labels of the others would stand twice. */
+static bool
+is_called_as_others(struct str name)
+{
+	return str_eq(name, STR("_other:_other"));
+}
+
 /* No more than `max`, as far as nobody keeps them; the oldest go first. */
 static void
 trim(struct stat_set *set, unsigned max)
@@ -115,7 +122,8 @@ stat_keep(enum stat_scope scope, struct str name)
 	struct stat_slot *slot = slot_of(set, name);
 
 	if (!slot)
-		slot = make_room(set) ? slot_new(set, name) : others(set);
+		slot = !is_called_as_others(name) && make_room(set) ? slot_new(set, name)
+								    : others(set);
 	slot->users++;
 	return slot;
 }
@@ -145,7 +153,9 @@ stat_find(enum stat_scope scope, struct str name)
 
 	if (slot)
 		return slot;
-	return HASH_COUNT(set->by_name) < set->max ? slot_new(set, name) : others(set);
+	return !is_called_as_others(name) && HASH_COUNT(set->by_name) < set->max
+		       ? slot_new(set, name)
+		       : others(set);
 }
 
 void

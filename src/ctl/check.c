@@ -50,7 +50,9 @@ check_help(void)
 		printf("  %-12s %s\n", checks[i].name, checks[i].help);
 	puts("\nWithout --warn and --crit a check is judged as the broker does. A threshold of "
 	     "age is a\n"
-	     "time, as in age=5m. What is wrong with the command itself is UNKNOWN, 3.");
+	     "time, as in age=5m. A check that is not there, and a threshold that is none, "
+	     "are\n"
+	     "UNKNOWN, 3.");
 }
 
 /* The place of a check in the table, -1: there is no such check. */

@@ -92,11 +92,21 @@ print(const struct doctor *d)
 
 /* Configuration ---------------------------------------------------------------------------------- */
 
+/* Whether a password stands in the configuration itself. */
+static bool
+has_password(const struct config *cfg)
+{
+	struct address a = { 0 };
+	bool has = address_read(&a, cfg->redis.url, NULL) && a.password && *a.password;
+
+	address_done(&a);
+	return has || (*cfg->redis.password && !*cfg->redis.password_file);
+}
+
 /* Who else may read or change a file that is part of the configuration. */
 static void
 look_at_mode(struct doctor *d, const char *path)
 {
-	bool has_secret = *d->cfg.redis.password && !*d->cfg.redis.password_file;
 	struct stat st;
 
 	if (stat(path, &st))
@@ -104,7 +114,7 @@ look_at_mode(struct doctor *d, const char *path)
 	if (st.st_mode & S_IWOTH)
 		doctor_find(d, "config", "chmod o-w it", "everybody can change %s (mode %04o)",
 			    path, (unsigned)st.st_mode & 07777);
-	else if (has_secret && st.st_mode & S_IROTH)
+	else if (st.st_mode & S_IROTH && has_password(&d->cfg))
 		doctor_find(
 			d, "config",
 			"chmod 0640 it and give it to the group coordd, or move the password "

@@ -19,6 +19,7 @@
 #define DEFAULT_SOCKET "/run/coordd/coordd.sock"
 #define DEFAULT_TCP    "tcp://127.0.0.1:7420"
 
+enum { WATCH_S = 2 };
 enum kind { FLAG, TEXT, TEXTS, COUNT, SECONDS, MAYBE_SECONDS };
 
 static const struct {
@@ -226,7 +227,7 @@ static int
 options_read(struct ctl *ctl, int argc, char **argv)
 {
 	struct option longs[OPTION_COUNT + 1] = { 0 };
-	char letters[2 * OPTION_COUNT + 1], *to = letters;
+	char letters[3 * OPTION_COUNT + 1], *to = letters;
 	int c, status = EX_OK;
 	double seconds;
 
@@ -239,6 +240,8 @@ options_read(struct ctl *ctl, int argc, char **argv)
 		if (options[i].letter) {
 			*to++ = options[i].letter;
 			if (options[i].argument)
+				*to++ = ':';
+			if (options[i].kind == MAYBE_SECONDS)
 				*to++ = ':';
 		}
 	}
@@ -323,7 +326,7 @@ verb_check(const struct ctl *ctl, const struct verb *v, int n)
 static int
 verb_run(struct ctl *ctl, const struct verb *v, char **args, int n)
 {
-	double s = ctl->opt[OPT_watch].seconds;
+	double asked = ctl->opt[OPT_watch].seconds, s = asked > 0 ? asked : WATCH_S;
 	struct timespec pause = { .tv_sec = (time_t)s };
 	int status;
 

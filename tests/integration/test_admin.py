@@ -315,6 +315,25 @@ def test_what_is_no_good_request_is_refused(admin, data):
     assert admin.get("/livez")
 
 
+@pytest.mark.parametrize(
+    ("method", "header"),
+    [
+        ("HEAD", "Content-Length: {}"),
+        ("TRACE", "Content-Length: {}"),
+        ("BREW", "Content-Length: {}"),
+        ("HEAD", "Transfer-Encoding: chunked"),
+        ("POST", "Transfer-Encoding: xchunked"),
+        ("POST", "Transfer-Encoding: identity"),
+    ],
+)
+def test_no_body_is_taken_for_a_request(admin, method, header):
+    """What was said to be a body is never answered, whether it was read as one or not."""
+    body = request("/livez")
+    lines = [f"{method} /livez HTTP/1.1", "Host: localhost", header.format(len(body)), "", ""]
+    answer = admin.raw("\r\n".join(lines).encode() + body)
+    assert status_of(answer) == 400 and answer.count(b"HTTP/1.1") == 1
+
+
 def test_paths(admin):
     nothing = ("/nope", "//livez", "/livez/", "/../livez", "/./livez", "/livez%2f", "/api/v1/queues/", "/api/v1/queues/a:b/c")
     for path in nothing:

@@ -135,6 +135,16 @@ def test_who_may_read_and_write_the_configuration(sick, doctor, tmp_path):
     assert "everybody can change" in doctor.findings("--config", path)["config"]["text"]
 
 
+def test_a_password_in_the_url_counts_too(sick, doctor, tmp_path):
+    broker, _ = sick()
+    path = write(tmp_path / "c.yaml", {**broker.config, "redis": {"url": "redis://:secret@127.0.0.1:1/0"}})
+    path.chmod(0o644)
+    finding = doctor.findings("--config", path)["config"]
+    assert "everybody can read the password" in finding["text"] and "secret" not in json.dumps(finding)
+    path.chmod(0o640)
+    assert "config" not in doctor.findings("--config", path)
+
+
 def test_eviction_and_a_full_memory(sick, doctor, start_redis):
     redis = start_redis()
     broker, _ = sick(redis=redis, config={"redis": {"require_noeviction": False}})

@@ -123,6 +123,16 @@ START_TEST(without_any_slots_all_names_share_one)
 }
 END_TEST
 
+START_TEST(who_is_called_as_the_others_is_one_of_them)
+{
+	struct stat_slot *slot = stat_find(STAT_BREAKER, STR("_other:_other"));
+
+	ck_assert_ptr_null(slot->name);
+	ck_assert_ptr_eq(slot, stat_keep(STAT_BREAKER, STR("_other:_other")));
+	ck_assert_ptr_nonnull(stat_find(STAT_BREAKER, STR("_other:b"))->name);
+}
+END_TEST
+
 int
 main(void)
 {
@@ -138,6 +148,7 @@ main(void)
 	tcase_add_test(tc, a_slot_that_nobody_keeps_is_given_to_the_next_who_keeps_one);
 	tcase_add_test(tc, names_that_are_gone_are_forgotten_unless_they_are_kept);
 	tcase_add_test(tc, without_any_slots_all_names_share_one);
+	tcase_add_test(tc, who_is_called_as_the_others_is_one_of_them);
 	suite_add_tcase(suite, tc);
 	runner = srunner_create(suite);
 	srunner_run_all(runner, CK_NORMAL);
