@@ -18,8 +18,10 @@ void
 admin_readyz(struct admin *a, struct http_request *req, struct asked *asked)
 {
 	static const struct json_how how = { .hides_payloads = true };
-	bool is_verbose = asked->query.have & Q(verbose), is_ready = true;
-	struct str worst = STR("ok"), status;
+	struct str worst = STR("ok"), status, verbose = asked->query.values[QUERY_verbose];
+	bool is_verbose = asked->query.have & Q(verbose) && !str_eq(verbose, STR("false")) &&
+			  !str_eq(verbose, STR("0"));
+	bool is_ready = true;
 	struct buf checks = { 0 }, rows = { 0 }, b = { 0 };
 	uint32_t n = 0;
 	struct mp m;

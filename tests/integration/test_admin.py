@@ -141,6 +141,8 @@ def test_it_is_ready_and_says_why(admin):
     short, long = admin.get("/readyz"), admin.get("/readyz?verbose")
     assert [check["name"] for check in long["checks"]] == ["ready", "redis", "persistence", "config", "loop"]
     assert all(check["status"] != "ok" for check in short["checks"])
+    names = [[check["name"] for check in each["checks"]] for each in (short, admin.get("/readyz?verbose=0"), admin.get("/readyz?verbose=false"))]
+    assert names[0] == names[1] == names[2]
     assert [check["name"] for check in admin.get("/healthz?verbose")["checks"]] == ["ready", "redis", "persistence", "config", "loop"]
 
 
@@ -361,7 +363,7 @@ def test_head_is_get_without_a_body(admin):
         head, get = admin.ask("HEAD", path), admin.ask("GET", path)
         assert head.status == get.status and head.body == b""
         assert head.type == get.type
-        if path != "/readyz":  # it has a measured number
+        if path not in ("/readyz", "/api/v1/queues"):  # these have measured numbers
             assert head.headers["Content-Length"] == get.headers["Content-Length"]
     assert admin.ask("HEAD", "/api/v1/events").status == 200
 

@@ -424,6 +424,17 @@ def test_a_flood_of_one_event_is_cut_and_told(own):
     assert max(seconds.count(each) for each in seconds) <= 5
 
 
+def test_what_clients_can_cause_again_and_again_is_cut(own):
+    broker = own(log={"rate_limit": 5})
+    client = broker.connect()
+    for _ in range(50):
+        client.call("drain")
+        client.call("undrain")
+    for event in ("server.drain", "server.undrain"):
+        seconds = [line["ts"][:19] for line in broker.logged(event)]
+        assert max(seconds.count(each) for each in seconds) <= 5, event
+
+
 # -- the last words
 
 
