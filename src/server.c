@@ -392,6 +392,18 @@ watch_signals(struct server *srv)
 	event_add(srv->on_usr2, NULL);
 }
 
+/* It has stopped: who asks for that once more has no reason to see it killed. */
+static void
+hold_signals(void)
+{
+	sigset_t held;
+
+	sigemptyset(&held);
+	sigaddset(&held, SIGTERM);
+	sigaddset(&held, SIGINT);
+	sigprocmask(SIG_BLOCK, &held, NULL);
+}
+
 static void
 server_free(struct server *srv)
 {
@@ -409,6 +421,7 @@ server_free(struct server *srv)
 	metrics_free(srv->metrics);
 	api_free(srv->api);
 	embedded_free(srv->embedded);
+	hold_signals();
 	event_free(srv->on_term);
 	event_free(srv->on_int);
 	event_free(srv->on_hup);

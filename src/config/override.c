@@ -116,8 +116,10 @@ read_match(struct reading *r, struct config_override *entry, const struct yaml_n
 		complain(r, node->at, "match",
 			 "matches no queue: write TYPE:INSTANCE, as in "
 			 "\"planner:*\"");
-	else
+	else {
+		free(entry->match); /* named twice: that is complained of elsewhere */
 		entry->match = xstrdup(match);
+	}
 }
 
 static void

@@ -1,5 +1,6 @@
 import os
 import shutil
+import signal
 
 import pytest
 
@@ -7,6 +8,8 @@ from harness import COORDD, REDIS_SERVER, Broker, Queue, Redis, fresh
 
 
 def pytest_sessionstart(session):
+    # Who starts us in the background may have us ignore it, and what we start would do so, too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for program in (COORDD, REDIS_SERVER):
         if not (os.access(program, os.X_OK) or shutil.which(program)):
             pytest.exit(f"{program} is not there", returncode=2)
@@ -124,7 +127,7 @@ def own(redis, make_broker):
     """Start a coordd with other settings on the shared Redis, apart under a prefix of its own."""
 
     def start(**config):
-        config["redis"] = {"key_prefix": fresh("own"), **config.get("redis", {})}
+        config["redis"] = {"key_prefix": fresh("own"), "command_timeout": "15s", **config.get("redis", {})}
         return make_broker(redis, config=config).start()
 
     return start
