@@ -17,6 +17,12 @@ def unescape(text):
     return re.sub(r"\\(.)", lambda found: "\n" if found[1] == "n" else found[1], text)
 
 
+@pytest.fixture
+def broker(own):
+    """One of its own: how many queues have series is limited, and the shared one has seen many."""
+    return own()
+
+
 class Page:
     """A page, every line of which is what the format allows, and no series twice."""
 
