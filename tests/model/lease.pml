@@ -148,7 +148,7 @@ proctype receiver() {
 	od
 }
 
-/* ack, from any connection; then the next message is ready. It leaves the bucket where it is, empty. */
+/* ack, from any connection; then the next message is ready. tick drops the empty bucket in the same call; here the sweep may do so at once, or later. */
 proctype acker() {
 	do
 	:: d_step { held -> held = 0; holder = 0; over = NO }
