@@ -13,35 +13,6 @@
 	 << 53) /* up to here a double is exact, which is what most readers of JSON make of a number */
 
 static void
-put_text(struct buf *b, struct str s)
-{
-	buf_putc(b, '"');
-	for (size_t i = 0; i < s.n; i++) {
-		uint8_t c = (uint8_t)s.p[i];
-
-		if (c == '"' || c == '\\') {
-			buf_putc(b, '\\');
-			buf_putc(b, (char)c);
-		} else if (c == '\n') {
-			buf_puts(b, "\\n");
-		} else if (c < 0x20 || c == 0x7f || c == '<' || c == '>' || c == '&') {
-			buf_printf(b, "\\u%04x", c);
-		} else if (c == 0xc2 && i + 1 < s.n && (uint8_t)s.p[i + 1] < 0xa0) {
-			buf_printf(b, "\\u%04x",
-				   (uint8_t)s.p[++i]); /* C1: its own code point */
-		} else if (c == 0xe2 && i + 2 < s.n && (uint8_t)s.p[i + 1] == 0x80 &&
-			   ((uint8_t)s.p[i + 2] & 0xfe) == 0xa8) {
-			buf_printf(b, "\\u20%02x",
-				   (uint8_t)s.p[i + 2] - 0x80); /* U+2028 and U+2029 */
-			i += 2;
-		} else {
-			buf_putc(b, (char)c);
-		}
-	}
-	buf_putc(b, '"');
-}
-
-static void
 put_base64(struct buf *b, struct str s)
 {
 	char *text = xcalloc(1, ID_TEXT_LEN(s.n) + 1);
@@ -55,7 +26,7 @@ void
 json_put_str(struct buf *b, struct str s)
 {
 	if (str_is_utf8(s)) {
-		put_text(b, s);
+		buf_put_json(b, s, true);
 		return;
 	}
 	buf_putc(b, '{');
@@ -119,7 +90,7 @@ put_key(struct buf *b, struct mp *m, const struct json_how *how)
 
 	if (mp_type(m) == MP_STR && mp_read_str(&ahead, &key) && str_is_utf8(key)) {
 		*m = ahead;
-		put_text(b, key);
+		buf_put_json(b, key, true);
 		return key;
 	}
 	if (mp_type(m) == MP_MAP || mp_type(m) == MP_ARRAY) {
@@ -129,7 +100,7 @@ put_key(struct buf *b, struct mp *m, const struct json_how *how)
 	} else {
 		put_value(&text, m, how, false);
 	}
-	put_text(b, buf_str(&text));
+	buf_put_json(b, buf_str(&text), true);
 	buf_done(&text);
 	return STR("");
 }

@@ -70,10 +70,7 @@ acquire_done(void *arg, enum err err, const struct breaker_answer *answer)
 		else
 			mp_put_nil(b);
 	}
-	if (err)
-		request_fail(r, err);
-	else
-		request_done(r);
+	request_end_with(r, err);
 }
 
 enum err

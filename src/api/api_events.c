@@ -232,10 +232,7 @@ unsubscribe_done(void *arg, enum err err, bool done)
 
 	if (b)
 		mp_put_bool(b, done);
-	if (err)
-		request_fail(r, err);
-	else
-		request_done(r);
+	request_end_with(r, err);
 }
 
 enum err

@@ -26,10 +26,7 @@ static void
 request_off(struct request *r, enum err err)
 {
 	queue_unpin(r->queue);
-	if (err)
-		request_fail(r, err);
-	else
-		request_done(r);
+	request_end_with(r, err);
 }
 
 /* queue_stats, list_queues ------------------------------------------------------------------------- */
@@ -300,10 +297,7 @@ configure_done(void *arg, enum err err, const struct queue_policy *policy)
 
 	if (b)
 		encode_policy(b, policy);
-	if (err)
-		request_fail(r, err);
-	else
-		request_done(r);
+	request_end_with(r, err);
 }
 
 enum err

@@ -6,15 +6,6 @@
 #include "base/mem.h"
 #include "proto/mp.h"
 
-static void
-request_end_with(struct request *r, enum err err)
-{
-	if (err)
-		request_fail(r, err);
-	else
-		request_done(r);
-}
-
 /* How long it may be silent, and how often it should not be. */
 static void
 put_rhythm(struct buf *b, uint64_t ttl_us)

@@ -299,6 +299,15 @@ request_fail(struct request *r, enum err err)
 }
 
 void
+request_end_with(struct request *r, enum err err)
+{
+	if (err)
+		request_fail(r, err);
+	else
+		request_done(r);
+}
+
+void
 request_fail_held(struct request *r, enum err err)
 {
 	struct errmsg why;

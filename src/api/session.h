@@ -167,6 +167,8 @@ void request_fail_held(struct request *r, enum err err);
 struct buf *request_reply(struct request *r);
 void request_done(struct request *r);
 void request_fail(struct request *r, enum err err);
+/* One of the two: the result, where there is one, was written. */
+void request_end_with(struct request *r, enum err err);
 /* The same, where the general text of the error says too little. */
 void request_refuse(struct request *r, const struct errmsg *why);
 /* Its answer may hold so many messages: the more, the fewer such requests are under way at once. */

@@ -78,3 +78,32 @@ buf_done(struct buf *b)
 	free(b->data);
 	*b = (struct buf){ 0 };
 }
+
+void
+buf_put_json(struct buf *b, struct str s, bool for_pages)
+{
+	buf_putc(b, '"');
+	for (size_t i = 0; i < s.n; i++) {
+		uint8_t c = (uint8_t)s.p[i];
+
+		if (c == '"' || c == '\\') {
+			buf_putc(b, '\\');
+			buf_putc(b, (char)c);
+		} else if (c == '\n') {
+			buf_puts(b, "\\n");
+		} else if (c < 0x20 || c == 0x7f || (for_pages && strchr("<>&", c))) {
+			buf_printf(b, "\\u%04x", c);
+		} else if (c == 0xc2 && i + 1 < s.n && (uint8_t)s.p[i + 1] < 0xa0) {
+			buf_printf(b, "\\u%04x", (uint8_t)s.p[++i]); /* C1 */
+		} else if (for_pages && c == 0xe2 && i + 2 < s.n &&
+			   (uint8_t)s.p[i + 1] == 0x80 &&
+			   ((uint8_t)s.p[i + 2] & 0xfe) == 0xa8) {
+			buf_printf(b, "\\u20%02x",
+				   (uint8_t)s.p[i + 2] - 0x80); /* U+2028, U+2029 */
+			i += 2;
+		} else {
+			buf_putc(b, (char)c);
+		}
+	}
+	buf_putc(b, '"');
+}

@@ -41,4 +41,8 @@ buf_str(const struct buf *b)
 	return (struct str){ b->data, b->len };
 }
 
+/* A string of JSON, of text that is UTF-8; control characters, those of C1 too, are escaped, and with `for_pages` what HTML and scripts
+ * would take for more than text. */
+void buf_put_json(struct buf *b, struct str s, bool for_pages);
+
 #endif

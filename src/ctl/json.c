@@ -148,30 +148,6 @@ json_pack_into(msgpack_packer *pk, const json_t *v)
 /* --- text -------------------------------------------------------------------- */
 
 static void
-string_text(struct buf *b, struct str s)
-{
-	buf_putc(b, '"');
-	for (size_t i = 0; i < s.n; i++) {
-		uint8_t c = (uint8_t)s.p[i];
-
-		if (c == '"' || c == '\\') {
-			buf_putc(b, '\\');
-			buf_putc(b, (char)c);
-		} else if (c == '\n') {
-			buf_puts(b, "\\n");
-		} else if (c < 0x20 || c == 0x7f) {
-			buf_printf(b, "\\u%04x", c);
-		} else if (c == 0xc2 && i + 1 < s.n && (uint8_t)s.p[i + 1] < 0xa0) {
-			buf_printf(b, "\\u%04x",
-				   (uint8_t)s.p[++i]); /* C1: its own code point */
-		} else {
-			buf_putc(b, (char)c);
-		}
-	}
-	buf_putc(b, '"');
-}
-
-static void
 real_text(struct buf *b, double v)
 {
 	char text[40];
@@ -220,7 +196,8 @@ text_at(struct buf *b, const json_t *v, bool is_indented, unsigned level)
 		real_text(b, json_real_value(v));
 		break;
 	case JSON_STRING:
-		string_text(b, (struct str){ json_string_value(v), json_string_length(v) });
+		buf_put_json(b, (struct str){ json_string_value(v), json_string_length(v) },
+			     false);
 		break;
 	case JSON_ARRAY:
 		buf_putc(b, '[');
@@ -241,7 +218,7 @@ text_at(struct buf *b, const json_t *v, bool is_indented, unsigned level)
 		{
 			buf_puts(b, sep);
 			new_line(b, is_indented, level + 1);
-			string_text(b, str_of(key));
+			buf_put_json(b, str_of(key), false);
 			buf_puts(b, ": ");
 			text_at(b, value, is_indented, level + 1);
 			sep = is_indented ? "," : ", ";
