@@ -197,6 +197,197 @@ enum coord_status
 coord_call(struct coord *c, const char *method, const struct coord_params *params,
 	   int timeout_ms, struct coord_reply **reply, struct coord_error *err);
 
+/* --- agents, and work for them -------------------------------------------------- */
+
+/*
+ * An agent is registered under a name and says all the time that it lives; consumers of it take
+ * jobs, messages that are its own until it has settled them. All of it goes on by itself when a
+ * broker goes away and another one is there.
+ *
+ *	static void
+ *	work(void *arg, struct coord_job *job)
+ *	{
+ *		do_it(coord_job_payload(job));
+ *		coord_job_ack(job, NULL, NULL);
+ *	}
+ *
+ *	agent = coord_agent_new(client, "worker", "w1", NULL, &err);
+ *	coord_agent_consume(agent, "jobs", NULL, 4, NULL, work, NULL, &err);
+ *
+ * All functions that are handed over here run from the loop of the client, never before the
+ * function that took them has returned, and may call whatever they like, also the functions that
+ * free what they are about. After coord_client_free() agents, consumers and jobs that are still
+ * there do nothing any more; they are freed, or ended, as always.
+ */
+struct coord_client;
+struct coord_agent;
+struct coord_consumer;
+struct coord_job;
+
+enum coord_agent_event {
+	/* A new incarnation has begun, `result` is what `register` answered (docs/PROTOCOL.md,
+	 * section 5: incarnation, state, ...). Not told when a connection was lost and the
+	 * incarnation goes on. When it is told again, the broker had forgotten the agent, and the
+	 * heartbeat leases of the incarnation before are lost. */
+	COORD_AGENT_REGISTERED,
+	/* Another has registered under this name. The agent beats no more, its heartbeat leases
+	 * are lost, its consumers take nothing new, and it does not try to get its name back. */
+	COORD_AGENT_SUPERSEDED,
+	/* It could not be registered, `err` says why. It is tried again when that can help
+	 * (`retryable`), else this was all. */
+	COORD_AGENT_ERROR
+};
+typedef void coord_change_fn(void *arg, enum coord_agent_event event,
+			     const msgpack_object *result, const struct coord_error *err);
+
+/*
+ * Register, and beat from then on. `instance` NULL or "" is "default". `registration` has further
+ * parameters of `register` (name, ttl, capabilities, metadata, status, state, resume) or is NULL; it
+ * is copied. Choose a COORD_IDLE_TIMEOUT of at most half of the ttl, so that a broker that
+ * hangs is noticed in time.
+ *
+ * NULL: COORD_USAGE (no type, parameters that are no such), COORD_MEMORY.
+ */
+struct coord_agent *
+coord_agent_new(struct coord_client *c, const char *type, const char *instance,
+		const struct coord_params *registration, struct coord_error *err);
+
+/* At once: no callback runs any more, its consumers are freed, it does not deregister. Jobs stay
+ * with who has them, and are lost. NULL is fine. */
+void coord_agent_free(struct coord_agent *agent);
+
+void coord_agent_on_change(struct coord_agent *agent, coord_change_fn *fn, void *arg);
+
+/*
+ * Say at once what it does, or what is kept for its next registration: `n` bytes that are one
+ * value of MessagePack, at most 64 KiB. They are copied, and told again after a registration.
+ *
+ *	COORD_OK, COORD_USAGE, COORD_MEMORY
+ */
+enum coord_status
+coord_agent_set_status(struct coord_agent *agent, const void *value, size_t n);
+enum coord_status coord_agent_set_state(struct coord_agent *agent, const void *value, size_t n);
+
+/* The incarnation in force; 0 while it is not registered. */
+int64_t coord_agent_incarnation(const struct coord_agent *agent);
+
+/*
+ * Stop as who has time to: take nothing new, wait for the jobs that are under way, after
+ * `timeout_ms` (negative: no limit) hand back those that are left, deregister. Then `fn` runs,
+ * once: `why` is NULL, or the error that kept the broker from being told. It may free the agent,
+ * which does nothing any more. Stopping again sets another limit and another `fn`.
+ */
+typedef void coord_stopped_fn(void *arg, const struct coord_error *why);
+void
+coord_agent_stop(struct coord_agent *agent, int timeout_ms, coord_stopped_fn *fn, void *arg);
+
+/* --- consumers ------------------------------------------------------------------ */
+
+/* Each job goes to one of these. It belongs to who gets it, until it is ended by one of
+ * coord_job_ack(), _nack(), _release(), _reply(), now or later. */
+typedef void coord_handler_fn(void *arg, struct coord_job *job);
+
+#define COORD_MAX_CONCURRENCY 1000
+
+/*
+ * Take jobs from a queue, at most `concurrency` (1 to 1000) at once: never are more of them
+ * unfinished in this process, also not over a change of connections. `type` NULL is the agent's own
+ * queue. `params` has further parameters of `consume` (lease, visibility_timeout, holder) or is NULL;
+ * the lease of an agent's consumer is "heartbeat" and its holder the agent when nothing else is
+ * said, without an agent it is "connection". It is renewed on every connection. When a broker
+ * drains it goes on at another one, if there is one.
+ *
+ * NULL: COORD_USAGE, COORD_MEMORY.
+ */
+struct coord_consumer *
+coord_agent_consume(struct coord_agent *agent, const char *type, const char *instance,
+		    unsigned concurrency, const struct coord_params *params,
+		    coord_handler_fn *fn, void *arg, struct coord_error *err);
+struct coord_consumer *
+coord_client_consume(struct coord_client *c, const char *type, const char *instance,
+		     unsigned concurrency, const struct coord_params *params,
+		     coord_handler_fn *fn, void *arg, struct coord_error *err);
+
+/* Told once when the broker will not have it (`bad_request`), or there was no memory for a job:
+ * it takes nothing any more. */
+typedef void coord_failed_fn(void *arg, const struct coord_error *why);
+void coord_consumer_on_failed(struct coord_consumer *consumer, coord_failed_fn *fn, void *arg);
+
+/* As coord_agent_stop(), of one consumer. */
+void coord_consumer_stop(struct coord_consumer *consumer, int timeout_ms, coord_stopped_fn *fn,
+			 void *arg);
+
+/* At once: no callback of it runs any more, and its jobs are handed back and lost. Those of an
+ * agent that are still there are freed with it. NULL is fine. */
+void coord_consumer_free(struct coord_consumer *consumer);
+
+/* --- jobs ------------------------------------------------------------------------ */
+
+/* What was delivered, a ReceivedMessage; the AgentMessage in it; its payload. They live as long as
+ * the job. NULL where a broker left them out. */
+const msgpack_object *coord_job_delivery(const struct coord_job *job);
+const msgpack_object *coord_job_message(const struct coord_job *job);
+const msgpack_object *coord_job_payload(const struct coord_job *job);
+const char *coord_job_token(const struct coord_job *job);
+int64_t coord_job_fence(const struct coord_job *job);
+/* How many deliveries failed before this one. */
+unsigned coord_job_attempts(const struct coord_job *job);
+
+/*
+ * A job whose lease has a deadline is extended at half of its visibility timeout, again and again.
+ * It is lost when its lease has ended, or when it must be feared that it has: its deadline passed
+ * with no broker to extend it, the agent has not got through for its ttl, the connection of a
+ * "connection" lease broke. Somebody else may work on it by now. It still has to be ended; what that
+ * tells is the truth.
+ */
+bool coord_job_is_lost(const struct coord_job *job);
+typedef void coord_lost_fn(void *arg, struct coord_job *job);
+/* `fn` runs at most once, and not when the job is lost already. */
+void coord_job_on_lost(struct coord_job *job, coord_lost_fn *fn, void *arg);
+
+/*
+ * End a job; when COORD_OK is returned it is gone, else (COORD_MEMORY, COORD_USAGE) it is as before.
+ * The broker is asked again until it is known what became of it; `fn` (may be NULL) is told once:
+ *
+ *	is_settled, no `why`	it is settled
+ *	not, no `why`		its lease had ended, or what was asked first was applied and its
+ *				answer lost; it may be handed out again
+ *	not, and `why`		not known; the lease ends by itself
+ *
+ * nack: `failure` is "transient", "permanent" or "timeout", NULL the first of these; `error` of at most
+ * 1024 bytes or NULL. `delay` in seconds; negative: none is said, the rules of the queue apply.
+ */
+typedef void coord_settled_fn(void *arg, bool is_settled, const struct coord_error *why);
+enum coord_status coord_job_ack(struct coord_job *job, coord_settled_fn *fn, void *arg);
+enum coord_status coord_job_nack(struct coord_job *job, const char *failure, const char *error,
+				 double delay, coord_settled_fn *fn, void *arg);
+enum coord_status
+coord_job_release(struct coord_job *job, double delay, coord_settled_fn *fn, void *arg);
+
+/*
+ * Answer a request, then ack it: a message of the type "response", with `payload` (`n` bytes, one
+ * map of MessagePack), whose correlation_id is the message_id of the request, to the queue that its
+ * `reply_to` names, or else to its sender. It is the same message when the request is handed out
+ * again. When it cannot be sent, the job is nacked and `why` tells the reason.
+ */
+enum coord_status coord_job_reply(struct coord_job *job, const void *payload, size_t n,
+				  coord_settled_fn *fn, void *arg);
+
+/* --- requests -------------------------------------------------------------------- */
+
+/*
+ * Send a request and wait for its answer: a message of the type "request" with `payload` (`n` bytes,
+ * one map of MessagePack) whose `reply_to` names a queue of this agent, "INSTANCE.replies", of which it takes
+ * the answers. `fn` gets the AgentMessage that was answered, or why there was none:
+ * COORD_REFUSED (code "overloaded": the queue is full), COORD_TIMEOUT. A request that nobody
+ * has begun with by then is not handed out any more.
+ *
+ *	COORD_OK, COORD_AGAIN (65536 are under way), COORD_USAGE, COORD_MEMORY
+ */
+enum coord_status coord_agent_request(struct coord_agent *agent, const char *type,
+				      const char *instance, const void *payload, size_t n,
+				      int timeout_ms, coord_answer_fn *fn, void *arg);
+
 #ifdef __cplusplus
 }
 #endif
