@@ -6,7 +6,7 @@
 
 #include "base/log.h"
 
-enum { NOTE = 1, DRAINS = 2, HEAVY = 4, AUDITED = 8, HANDS = 16 };
+enum { NOTE = 1, DRAINS = 2, HEAVY = 4, AUDITED = 8, HANDS = 16, AGAIN = 32, DEDUP = 64 };
 
 const char *const role_names[] = { "anyone", "viewer", "agent", "operator" };
 

@@ -1,729 +1,158 @@
-/*
- * The core of the client: bytes in and out of one socket, requests matched with their answers.
- *
- *	coord_send()		a request joins `pending` and the output
- *	coord_on_writable()	the output leaves
- *	coord_on_readable()	bytes come; every complete frame goes to frame_in()
- *	frame_in()		finds the request that an answer belongs to and keeps it there,
- *				or hands it to the function that waits for it
- *	coord_take()		the exit of what coord_send() began: its answer, its error, or
- *				the connection's
- *	tell()			the same for coord_async()
- *
- * Bytes are proven to be one complete frame within the limits (proto/frame.h) before msgpack-c
- * sees them: its decoder reserves memory for whatever an array's header announces.
- */
-#include "client/coord.h"
+/* A client that connects by itself. */
+#include "client/client_impl.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/queue.h>
-#include <sys/socket.h>
-#include <unistd.h>
+#include <time.h>
 
-#include "proto/frame.h"
-#include "proto/mp.h"
-#include "proto/rpc.h"
-
-#define READ_SIZE      65536
-#define READS_PER_TURN 16
-#define NOTICE_MAX     63 /* bytes of a notification's method; the broker's are shorter */
-
-struct request {
-	TAILQ_ENTRY(request) link;
-	uint32_t id;
-	uint64_t end;              /* of its bytes, counted from the connection's first */
-	struct coord_reply *reply; /* NULL until it came */
-	coord_answer_fn *fn;       /* NULL: it waits for coord_take() */
-	void *arg;
-};
-
-struct coord_reply {
-	msgpack_unpacked tree; /* [1, id, error, result]; its strings point into `frame` */
-	char frame[];
-};
-
-struct coord {
-	int fd;
-	uint32_t last_id;
-	/* Answers mostly come in the order of the requests, so a search ends at the first. */
-	TAILQ_HEAD(, request) pending;
-
-	msgpack_sbuffer out;
-	size_t out_done;      /* bytes of `out` that left */
-	uint64_t out_total;   /* bytes ever queued */
-	bool is_write_broken; /* the peer takes no more; what it said may still be read */
-
-	char *in;
-	size_t in_len, in_cap;
-	struct frame_scan scan; /* of the frame that `in` begins with */
-	bool is_reading;        /* functions of the caller may be on the stack */
-	msgpack_zone *zone;     /* of the tree that one of them sees; NULL before the first */
-
-	coord_notice_fn *notice;
-	void *notice_arg;
-
-	struct coord_error parting; /* what the broker said before it closes, if it did */
-	struct coord_error end;     /* why nothing goes any more; status OK while it does */
-};
-
-struct coord_params {
-	msgpack_sbuffer pairs;
-	msgpack_packer pk;
-	uint32_t n;
-	bool has_failed;
-};
-
-const char *
-coord_version(void)
-{
-	return COORD_VERSION;
-}
-
-/* --- parameters -------------------------------------------------------------- */
-
-static int
-params_write(void *arg, const char *p, size_t n)
-{
-	struct coord_params *params = arg;
-
-	if (params->has_failed || msgpack_sbuffer_write(&params->pairs, p, n) < 0)
-		params->has_failed = true;
-	return params->has_failed ? -1 : 0;
-}
-
-struct coord_params *
-coord_params_new(void)
-{
-	struct coord_params *p = calloc(1, sizeof(*p));
-
-	if (p)
-		msgpack_packer_init(&p->pk, p, params_write);
-	return p;
-}
-
-void
-coord_params_free(struct coord_params *p)
-{
-	if (p)
-		msgpack_sbuffer_destroy(&p->pairs);
-	free(p);
-}
-
-void
-coord_params_clear(struct coord_params *p)
-{
-	msgpack_sbuffer_clear(&p->pairs);
-	p->n = 0;
-	p->has_failed = false;
-}
-
-void
-coord_pack_str(msgpack_packer *pk, const char *value)
-{
-	size_t n = strlen(value);
-
-	msgpack_pack_str(pk, n);
-	msgpack_pack_str_body(pk, value, n);
-}
-
-void
-coord_pack_agent(msgpack_packer *pk, const char *type, const char *instance)
-{
-	bool has_instance = instance && *instance;
-
-	msgpack_pack_map(pk, has_instance ? 2 : 1);
-	coord_pack_str(pk, "type");
-	coord_pack_str(pk, type);
-	if (has_instance) {
-		coord_pack_str(pk, "instance");
-		coord_pack_str(pk, instance);
-	}
-}
-
-void
-coord_pack_raw(msgpack_packer *pk, const void *bytes, size_t n)
-{
-	pk->callback(pk->data, bytes, n);
-}
-
-msgpack_packer *
-coord_param(struct coord_params *p, const char *key)
-{
-	p->n++;
-	coord_pack_str(&p->pk, key);
-	return &p->pk;
-}
-
-void
-coord_param_str(struct coord_params *p, const char *key, const char *value)
-{
-	coord_pack_str(coord_param(p, key), value);
-}
-
-void
-coord_param_int(struct coord_params *p, const char *key, int64_t value)
-{
-	msgpack_pack_int64(coord_param(p, key), value);
-}
-
-void
-coord_param_double(struct coord_params *p, const char *key, double value)
-{
-	msgpack_pack_double(coord_param(p, key), value);
-}
-
-void
-coord_param_agent(struct coord_params *p, const char *key, const char *type,
-		  const char *instance)
-{
-	coord_pack_agent(coord_param(p, key), type, instance);
-}
-
-/* --- answers ----------------------------------------------------------------- */
-
-/* Member `i` of the answer's envelope. */
-static const msgpack_object *
-reply_part(const struct coord_reply *reply, unsigned i)
-{
-	return &reply->tree.data.via.array.ptr[i];
-}
-
-const msgpack_object *
-coord_reply_result(const struct coord_reply *reply)
-{
-	return reply_part(reply, 3);
-}
-
-void
-coord_reply_free(struct coord_reply *reply)
-{
-	if (reply)
-		msgpack_unpacked_destroy(&reply->tree);
-	free(reply);
-}
-
-const msgpack_object *
-coord_get(const msgpack_object *map, const char *key)
-{
-	size_t n = strlen(key);
-
-	if (!map || map->type != MSGPACK_OBJECT_MAP)
-		return NULL;
-	for (uint32_t i = 0; i < map->via.map.size; i++) {
-		const msgpack_object_kv *kv = &map->via.map.ptr[i];
-
-		if (kv->key.type == MSGPACK_OBJECT_STR && kv->key.via.str.size == n &&
-		    !memcmp(kv->key.via.str.ptr, key, n))
-			return kv->val.type == MSGPACK_OBJECT_NIL ? NULL : &kv->val;
-	}
-	return NULL;
-}
-
-static void
-text_from(char *to, size_t cap, const msgpack_object *o)
-{
-	if (o && o->type == MSGPACK_OBJECT_STR)
-		snprintf(to, cap, "%.*s", (int)o->via.str.size, o->via.str.ptr);
-}
-
-/* Read the broker's error map; what is missing in it stays empty. */
-static void
-error_read(struct coord_error *err, const msgpack_object *map)
-{
-	const msgpack_object *retryable = coord_get(map, "retryable");
-
-	*err = (struct coord_error){ .status = COORD_REFUSED };
-	text_from(err->code, sizeof(err->code), coord_get(map, "code"));
-	text_from(err->message, sizeof(err->message), coord_get(map, "message"));
-	text_from(err->applied, sizeof(err->applied), coord_get(map, "applied"));
-	err->retryable = retryable && retryable->type == MSGPACK_OBJECT_BOOLEAN &&
-			 retryable->via.boolean;
-	if (!err->code[0]) {
-		err->status = COORD_PROTOCOL;
-		snprintf(err->message, sizeof(err->message),
-			 "the peer sent an error without a code");
-	}
-}
-
-/* --- the connection ---------------------------------------------------------- */
-
-struct coord *
-coord_attach(int fd)
-{
-	struct coord *c = calloc(1, sizeof(*c));
-	int flags = fcntl(fd, F_GETFL);
-
-	if (!c)
-		return NULL;
-	if (flags >= 0)
-		fcntl(fd, F_SETFL, flags | O_NONBLOCK);
-	c->fd = fd;
-	TAILQ_INIT(&c->pending);
-	msgpack_sbuffer_init(&c->out);
-	return c;
-}
-
-static void
-request_free(struct coord *c, struct request *r)
-{
-	TAILQ_REMOVE(&c->pending, r, link);
-	coord_reply_free(r->reply);
-	free(r);
-}
-
-void
-coord_free(struct coord *c)
-{
-	if (!c)
-		return;
-	while (!TAILQ_EMPTY(&c->pending))
-		request_free(c, TAILQ_FIRST(&c->pending));
-	msgpack_sbuffer_destroy(&c->out);
-	if (c->zone)
-		msgpack_zone_free(c->zone);
-	free(c->in);
-	close(c->fd);
-	free(c);
-}
-
-int
-coord_fd(const struct coord *c)
-{
-	return c->fd;
-}
-
-const struct coord_error *
-coord_ended(const struct coord *c)
-{
-	return c->end.status ? &c->end : NULL;
-}
-
-/* The connection is at its end; the first reason counts, and the broker's own comes before
- * ours. */
-static enum coord_status __attribute__((format(printf, 3, 4)))
-end(struct coord *c, enum coord_status status, const char *fmt, ...)
+enum coord_status
+client_fail(struct coord_error *err, enum coord_status status, const char *code,
+	    const char *fmt, ...)
 {
 	va_list ap;
 
-	if (c->end.status)
-		return c->end.status;
-	if (status == COORD_CLOSED && c->parting.status) {
-		c->end = c->parting;
-		return c->end.status;
-	}
-	c->end.status = status;
-	c->end.retryable = status == COORD_CLOSED;
+	if (!err)
+		return status;
+	*err = (struct coord_error){ .status = status };
+	snprintf(err->code, sizeof(err->code), "%s", code);
 	va_start(ap, fmt);
-	vsnprintf(c->end.message, sizeof(c->end.message), fmt, ap);
+	vsnprintf(err->message, sizeof(err->message), fmt, ap);
 	va_end(ap);
 	return status;
 }
 
-/* --- out --------------------------------------------------------------------- */
-
-/* Queue a request; `*to` is it, of the connection's `pending`. */
-static enum coord_status
-request_new(struct coord *c, const char *method, const struct coord_params *params,
-	    struct request **to)
+int64_t
+client_now(void)
 {
-	size_t before = c->out.size;
-	struct request *r;
-	msgpack_packer pk;
-	int bad = 0;
+	struct timespec ts;
 
-	if (c->end.status)
-		return c->end.status;
-	if (!method || !*method)
-		return COORD_USAGE;
-	if (params && params->has_failed)
-		return COORD_MEMORY;
-	r = calloc(1, sizeof(*r));
-	if (!r)
-		return COORD_MEMORY;
-
-	/* Not 0, which the broker uses when it cannot tell which request it speaks of. A number
-	 * is used again after 4 billion requests: what is as old as that was answered. */
-	r->id = c->last_id + 1 ? c->last_id + 1 : 1;
-
-	msgpack_packer_init(&pk, &c->out, msgpack_sbuffer_write);
-	bad |= msgpack_pack_array(&pk, 4);
-	bad |= msgpack_pack_int(&pk, RPC_REQUEST);
-	bad |= msgpack_pack_uint32(&pk, r->id);
-	bad |= msgpack_pack_str(&pk, strlen(method));
-	bad |= msgpack_pack_str_body(&pk, method, strlen(method));
-	bad |= msgpack_pack_array(&pk, params ? 1 : 0);
-	if (params) {
-		bad |= msgpack_pack_map(&pk, params->n);
-		bad |= msgpack_sbuffer_write(&c->out, params->pairs.data, params->pairs.size);
-	}
-	if (bad) {
-		c->out.size = before;
-		free(r);
-		return COORD_MEMORY;
-	}
-	c->last_id = r->id;
-	c->out_total += c->out.size - before;
-	r->end = c->out_total;
-	TAILQ_INSERT_TAIL(&c->pending, r, link);
-	*to = r;
-	return COORD_OK;
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * INT64_C(1000) + ts.tv_nsec / 1000000;
 }
 
-enum coord_status
-coord_send(struct coord *c, const char *method, const struct coord_params *params, uint32_t *id)
+#pragma GCC diagnostic ignored "-Wunused-parameter"
+
+struct coord_client *
+coord_client_new(struct event_base *base, const char *urls, struct coord_error *err)
 {
-	struct request *r;
-	enum coord_status status = request_new(c, method, params, &r);
-
-	if (!status)
-		*id = r->id;
-	return status;
-}
-
-enum coord_status
-coord_async(struct coord *c, const char *method, const struct coord_params *params,
-	    coord_answer_fn *fn, void *arg)
-{
-	struct request *r;
-	enum coord_status status = request_new(c, method, params, &r);
-
-	if (!status) {
-		r->fn = fn;
-		r->arg = arg;
-	}
-	return status;
-}
-
-bool
-coord_wants_write(const struct coord *c)
-{
-	return !c->end.status && !c->is_write_broken && c->out_done < c->out.size;
-}
-
-/* Bytes of all requests that left so far. */
-static uint64_t
-out_left(const struct coord *c)
-{
-	return c->out_total - (c->out.size - c->out_done);
-}
-
-enum coord_status
-coord_on_writable(struct coord *c)
-{
-	while (coord_wants_write(c)) {
-		ssize_t n = send(c->fd, c->out.data + c->out_done, c->out.size - c->out_done,
-				 MSG_NOSIGNAL);
-
-		if (n > 0)
-			c->out_done += (size_t)n;
-		else if (errno == EAGAIN || errno == EWOULDBLOCK)
-			break;
-		else if (errno != EINTR)
-			c->is_write_broken = true; /* reading will tell why */
-	}
-	if (c->out_done == c->out.size) {
-		msgpack_sbuffer_clear(&c->out);
-		c->out_done = 0;
-	} else if (c->out_done > c->out.size / 2) {
-		memmove(c->out.data, c->out.data + c->out_done, c->out.size - c->out_done);
-		c->out.size -= c->out_done;
-		c->out_done = 0;
-	}
-	return c->end.status;
-}
-
-/* A request that did not leave whole was not done. */
-static void
-applied_set(struct coord_error *why, const struct request *r, uint64_t left)
-{
-	snprintf(why->applied, sizeof(why->applied), "%s", r->end > left ? "no" : "unknown");
-}
-
-/* --- in ---------------------------------------------------------------------- */
-
-static struct request *
-request_find(struct coord *c, uint64_t id)
-{
-	struct request *r;
-
-	TAILQ_FOREACH (r, &c->pending, link) {
-		if (r->id == id)
-			return r;
-	}
+	client_fail(err, COORD_MEMORY, "", "not there yet");
 	return NULL;
 }
-
-/* A tree over a copy of `frame`, which is proven to be one complete value. NULL: no memory. */
-static struct coord_reply *
-reply_new(const char *frame, size_t n)
-{
-	struct coord_reply *reply = malloc(sizeof(*reply) + n);
-	size_t off = 0;
-
-	if (!reply)
-		return NULL;
-	memcpy(reply->frame, frame, n);
-	msgpack_unpacked_init(&reply->tree);
-	if (msgpack_unpack_next(&reply->tree, reply->frame, n, &off) !=
-	    MSGPACK_UNPACK_SUCCESS) {
-		coord_reply_free(reply);
-		return NULL;
-	}
-	return reply;
-}
-
-/* The tree of the value that `m` stands at, for a function of the caller; the next one ends it.
- */
-static enum coord_status
-tree_read(struct coord *c, msgpack_object *tree, const struct mp *m)
-{
-	size_t n = (size_t)(m->end - m->p), off = 0;
-	msgpack_unpack_return got = MSGPACK_UNPACK_NOMEM_ERROR;
-
-	if (c->zone)
-		msgpack_zone_clear(c->zone);
-	else
-		c->zone = msgpack_zone_new(MSGPACK_ZONE_CHUNK_SIZE);
-	if (c->zone)
-		got = msgpack_unpack((const char *)m->p, n, &off, c->zone, tree);
-	if (got != MSGPACK_UNPACK_SUCCESS && got != MSGPACK_UNPACK_EXTRA_BYTES)
-		return end(c, COORD_MEMORY, "no memory for an answer of %zu bytes", n);
-	return COORD_OK;
-}
-
-/* Hand an answer, or why there is none, to the function that waits for it. */
-static void
-tell(struct coord *c, struct request *r, const msgpack_object *result,
-     const struct coord_error *why)
-{
-	coord_answer_fn *fn = r->fn;
-	void *arg = r->arg;
-
-	request_free(c, r); /* before, so that whatever `fn` sends finds its memory */
-	fn(arg, result, why);
-}
-
-/* `m` stands at the error of an answer. */
-static enum coord_status
-answer_tell(struct coord *c, struct request *r, struct mp *m)
-{
-	bool is_error = !mp_read_nil(m);
-	struct coord_error why;
-	msgpack_object tree;
-
-	if (tree_read(c, &tree, m))
-		return c->end.status; /* which all that wait are told at the end */
-	if (is_error)
-		error_read(&why, &tree);
-	tell(c, r, is_error ? NULL : &tree, is_error ? &why : NULL);
-	return COORD_OK;
-}
-
-/* `m` stands at the method of a notification. */
-static enum coord_status
-notice_in(struct coord *c, struct mp *m)
-{
-	char method[NOTICE_MAX + 1];
-	msgpack_object tree;
-	struct str name;
-	uint32_t n;
-
-	if (!c->notice || !mp_read_str(m, &name) || name.n > NOTICE_MAX ||
-	    !mp_read_array(m, &n))
-		return COORD_OK;
-	memcpy(method, name.p, name.n);
-	method[name.n] = '\0';
-	if (n && tree_read(c, &tree, m))
-		return c->end.status;
-	c->notice(c->notice_arg, method, n ? &tree : NULL);
-	return COORD_OK;
-}
-
-/* One frame. Answers that nobody waits for are dropped. */
-static enum coord_status
-frame_in(struct coord *c, const char *frame, size_t n)
-{
-	struct mp m = mp_of((struct str){ frame, n });
-	struct coord_reply *reply;
-	struct request *r;
-	uint64_t type, id;
-	uint32_t parts;
-
-	if (!mp_read_array(&m, &parts) || !parts || !mp_read_uint(&m, &type))
-		return end(c, COORD_PROTOCOL, "the peer does not speak MessagePack-RPC");
-	if (type == RPC_NOTIFICATION && parts == 3)
-		return notice_in(c, &m);
-	if (type != RPC_RESPONSE || parts != 4 || !mp_read_uint(&m, &id))
-		return end(c, COORD_PROTOCOL, "the peer sent something that is no answer");
-
-	r = request_find(c, id);
-	if (id != 0 && (!r || r->reply))
-		return COORD_OK;
-	if (r && r->fn)
-		return answer_tell(c, r, &m);
-	reply = reply_new(frame, n);
-	if (!reply)
-		return end(c, COORD_MEMORY, "no memory for an answer of %zu bytes", n);
-	if (r) {
-		r->reply = reply;
-		return COORD_OK;
-	}
-	/* It speaks of the connection, which the broker is about to close. */
-	error_read(&c->parting, reply_part(reply, 2));
-	coord_reply_free(reply);
-	return COORD_OK;
-}
-
-/* Take every complete frame off the input. */
-static enum coord_status
-frames_in(struct coord *c)
-{
-	static const struct frame_limits limits = { COORD_MAX_FRAME, COORD_MAX_ELEMENTS };
-	size_t done = 0;
-
-	while (!c->end.status && done < c->in_len) {
-		enum frame_status status = frame_scan(&c->scan, (const uint8_t *)c->in + done,
-						      c->in_len - done, &limits);
-
-		if (status == FRAME_MORE)
-			break;
-		if (status == FRAME_TOO_LARGE)
-			end(c, COORD_PROTOCOL,
-			    "the peer sent an answer of more than %u bytes or %u values",
-			    COORD_MAX_FRAME, COORD_MAX_ELEMENTS);
-		else if (status != FRAME_OK)
-			end(c, COORD_PROTOCOL, "the peer sent what is no MessagePack");
-		else
-			frame_in(c, c->in + done, c->scan.pos);
-		done += c->scan.pos;
-		c->scan = (struct frame_scan){ 0 };
-	}
-	if (done && !c->end.status) {
-		c->in_len -= done;
-		memmove(c->in, c->in + done, c->in_len);
-	}
-	return c->end.status;
-}
-
-/* Room for READ_SIZE more bytes; the scan refuses a frame before this grows without bound. */
-static bool
-in_reserve(struct coord *c)
-{
-	size_t cap = c->in_cap ? c->in_cap : READ_SIZE;
-	char *in;
-
-	while (cap - c->in_len < READ_SIZE)
-		cap *= 2;
-	if (cap == c->in_cap)
-		return true;
-	in = realloc(c->in, cap);
-	if (!in)
-		return false;
-	c->in = in;
-	c->in_cap = cap;
-	return true;
-}
-
-/* The connection is at its end: so are all that a function waits for. */
-static void
-tell_all(struct coord *c)
-{
-	uint64_t left = out_left(c);
-	struct request *r;
-
-	do {
-		struct coord_error why = c->end;
-
-		TAILQ_FOREACH (r, &c->pending, link) {
-			if (r->fn)
-				break;
-		}
-		if (r) {
-			applied_set(&why, r, left);
-			tell(c, r, NULL, &why); /* it may forget others, and send nothing */
-		}
-	} while (r);
-}
-
-enum coord_status
-coord_on_readable(struct coord *c)
-{
-	ssize_t n = READ_SIZE;
-
-	if (c->is_reading)
-		return COORD_USAGE;
-	c->is_reading = true;
-	/* A short read emptied the socket; a peer that never stops gets no more than a turn. */
-	for (int i = 0; i < READS_PER_TURN && n == READ_SIZE && !c->end.status; i++) {
-		if (!in_reserve(c)) {
-			end(c, COORD_MEMORY, "no memory to read into");
-			break;
-		}
-		do
-			n = recv(c->fd, c->in + c->in_len, READ_SIZE, 0);
-		while (n < 0 && errno == EINTR);
-		if (n > 0) {
-			c->in_len += (size_t)n;
-			frames_in(c);
-		} else if (n == 0) {
-			end(c, COORD_CLOSED, "the broker closed the connection%s",
-			    c->in_len ? " in the middle of an answer" : "");
-		} else if (errno != EAGAIN && errno != EWOULDBLOCK) {
-			end(c, COORD_CLOSED, "the connection broke: %s", strerror(errno));
-		}
-	}
-	if (c->end.status)
-		tell_all(c);
-	c->is_reading = false;
-	return c->end.status;
-}
-
 void
-coord_on_notice(struct coord *c, coord_notice_fn *fn, void *arg)
+coord_client_free(struct coord_client *c)
 {
-	c->notice = fn;
-	c->notice_arg = arg;
 }
-
-/* --- taking answers ---------------------------------------------------------- */
-
 enum coord_status
-coord_take(struct coord *c, uint32_t id, struct coord_reply **reply, struct coord_error *err)
+coord_client_set(struct coord_client *c, enum coord_option option, const char *text)
 {
-	struct request *r = request_find(c, id);
-	struct coord_error why = { .status = COORD_USAGE };
-
-	if (!r) {
-		snprintf(why.message, sizeof(why.message), "no request %u is under way", id);
-	} else if (!r->reply && !c->end.status) {
-		return COORD_AGAIN;
-	} else if (!r->reply) {
-		why = c->end;
-		applied_set(&why, r, out_left(c));
-	} else if (reply_part(r->reply, 2)->type != MSGPACK_OBJECT_NIL) {
-		error_read(&why, reply_part(r->reply, 2));
-	} else {
-		*reply = r->reply;
-		r->reply = NULL;
-		why.status = COORD_OK;
-	}
-	if (r)
-		request_free(c, r);
-	if (why.status && err)
-		*err = why;
-	return why.status;
+	return COORD_USAGE;
 }
-
-void
-coord_forget(struct coord *c, uint32_t id)
+enum coord_status
+coord_client_set_int(struct coord_client *c, enum coord_option option, int64_t value)
 {
-	struct request *r = request_find(c, id);
-
-	if (r)
-		request_free(c, r);
+	return COORD_USAGE;
+}
+void
+coord_client_on_state(struct coord_client *c, coord_state_fn *fn, void *arg)
+{
+}
+const char *
+coord_client_url(const struct coord_client *c)
+{
+	return NULL;
+}
+enum coord_status
+coord_client_call(struct coord_client *c, const char *method, const struct coord_params *params,
+		  int timeout_ms, coord_answer_fn *fn, void *arg)
+{
+	return COORD_USAGE;
+}
+enum coord_status
+coord_client_notify(struct coord_client *c, const char *method,
+		    const struct coord_params *params)
+{
+	return COORD_USAGE;
+}
+size_t
+coord_client_pending(const struct coord_client *c)
+{
+	return 0;
+}
+struct coord_watch *
+coord_client_watch(struct coord_client *c, const char *classes, coord_event_fn *fn, void *arg,
+		   struct coord_error *err)
+{
+	return NULL;
+}
+void
+coord_watch_end(struct coord_watch *watch)
+{
+}
+enum coord_status
+coord_client_ask(struct coord_client *c, const char *method, const struct coord_params *params,
+		 int timeout_ms, struct coord_reply **reply, struct coord_error *err)
+{
+	return COORD_USAGE;
+}
+enum coord_status
+coord_client_run(struct coord_client *c, int timeout_ms)
+{
+	return COORD_USAGE;
+}
+void
+coord_client_break(struct coord_client *c)
+{
+}
+void
+client_hook_add(struct coord_client *c, struct client_hook *hook)
+{
+}
+void
+client_hook_remove(struct coord_client *c, struct client_hook *hook)
+{
+}
+uint64_t
+client_generation(const struct coord_client *c)
+{
+	return 0;
+}
+void
+client_settled(struct coord_client *c)
+{
+}
+enum coord_status
+client_call_here(struct coord_client *c, const char *method, const struct coord_params *params,
+		 int timeout_ms, coord_answer_fn *fn, void *arg)
+{
+	return COORD_AGAIN;
+}
+enum coord_status
+client_call_on(struct coord_client *c, uint64_t generation, const char *method,
+	       const struct coord_params *params, int timeout_ms, coord_answer_fn *fn,
+	       void *arg)
+{
+	return COORD_AGAIN;
+}
+enum coord_status
+client_sink_add(struct coord_client *c, struct client_sink *sink, uint64_t generation,
+		const msgpack_object *id)
+{
+	return COORD_CLOSED;
+}
+void
+client_sink_remove(struct coord_client *c, struct client_sink *sink)
+{
+}
+void
+client_leave(struct coord_client *c, uint64_t generation)
+{
+}
+struct event_base *
+client_base(const struct coord_client *c)
+{
+	return NULL;
+}
+void
+client_random(void *p, size_t n)
+{
 }

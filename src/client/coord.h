@@ -197,6 +197,158 @@ enum coord_status
 coord_call(struct coord *c, const char *method, const struct coord_params *params,
 	   int timeout_ms, struct coord_reply **reply, struct coord_error *err);
 
+/* --- a client that connects by itself ---------------------------------------------- */
+
+/*
+ * A set of brokers that share one Redis, spoken to over one connection at a time. When that is
+ * lost, or its broker says that it stops, the next one is connected to, and what was asked and not
+ * answered is asked again where that does no harm.
+ *
+ *	struct coord_client *c = coord_client_new(base, "tcp://a,tcp://b", &err);
+ *
+ *	coord_client_set(c, COORD_CLIENT_NAME, "planner");
+ *	coord_client_call(c, "queue_stats", params, -1, on_stats, NULL);
+ *	event_base_dispatch(base);
+ *
+ * It lives on an event base of libevent, the caller's or one of its own, and belongs to the thread
+ * that runs it. All functions that are handed over run from that loop, never before the function
+ * that took them has returned, and may call whatever they like, coord_client_free() too. It does
+ * not block: names are looked up by libevent's resolver, which reads /etc/resolv.conf and
+ * /etc/hosts.
+ */
+struct event_base;
+struct coord_client;
+
+/*
+ * `urls` are of the form that coord_connect() takes, separated by commas or blanks, 16 at most. They
+ * are tried in their order, and round again. `base` NULL: it makes one of its own, which moves only
+ * while coord_client_ask() or coord_client_run() wait. It connects with the next turn of the loop,
+ * and keeps the loop of the caller running until it is freed.
+ *
+ * NULL: COORD_USAGE (a URL that makes no sense), COORD_MEMORY.
+ */
+struct coord_client *
+coord_client_new(struct event_base *base, const char *urls, struct coord_error *err);
+
+/* Close and forget everything: no callback runs any more, watches are ended. NULL is fine. */
+void coord_client_free(struct coord_client *c);
+
+enum coord_option {
+	/* Text, at most 256 bytes. Of `hello`: who this is, for people; a token; the namespace. */
+	COORD_CLIENT_NAME = 1,
+	COORD_TOKEN,
+	COORD_NAMESPACE,
+	/* Milliseconds, 1 to a day. Until a connection has said hello (2000). */
+	COORD_CONNECT_TIMEOUT,
+	/* A connection that is silent for so long while something is owed is given up (10000);
+	 * after half of it the broker is pinged. */
+	COORD_IDLE_TIMEOUT,
+	/* Pauses between attempts are random, up to a bound that doubles from MIN to MAX (50,
+	 * 5000). */
+	COORD_BACKOFF_MIN,
+	COORD_BACKOFF_MAX,
+	/* More requests without an answer (65536), or bytes of them (64 MiB), are not taken. */
+	COORD_MAX_PENDING,
+	COORD_MAX_PENDING_BYTES
+};
+
+/*
+ * Before the first turn of the loop. Text NULL is none.
+ *
+ *	COORD_OK, COORD_USAGE (no such option, or too late, or out of range), COORD_MEMORY
+ */
+enum coord_status
+coord_client_set(struct coord_client *c, enum coord_option option, const char *text);
+enum coord_status
+coord_client_set_int(struct coord_client *c, enum coord_option option, int64_t value);
+
+/*
+ * Told of each change: `why` NULL: connected to `url`; else why a connection to it could not be
+ * made, or has ended. Both are valid as long as the call.
+ */
+typedef void coord_state_fn(void *arg, const char *url, const struct coord_error *why);
+void coord_client_on_state(struct coord_client *c, coord_state_fn *fn, void *arg);
+
+/* The URL that is connected to; NULL while none is. */
+const char *coord_client_url(const struct coord_client *c);
+
+/*
+ * Ask, and be told in `fn` (may be NULL) what became of it, exactly once unless the client is freed
+ * before. `params` is copied, and may be NULL. All attempts together take no longer than `timeout_ms`
+ * (negative: 30 s, and the `wait` of the parameters). In between it is asked again, behind a pause
+ * that grows:
+ *
+ *	nothing was done		`applied` is "no", `overloaded`, `shutting_down`, or it
+ *					never left: whatever was asked
+ *	nobody knows			the connection was lost, or `applied` is "unknown":
+ *					where docs/PROTOCOL.md, "Asking again", says that it does
+ *					no harm
+ *
+ * What goes again keeps its order, and a `send` waits for those before it to the same queue. `err`
+ * of `fn` has always a code, beside those of the broker (COORD_REFUSED):
+ *
+ *	"unavailable"	COORD_CONNECT: no broker could be reached in time; COORD_CLOSED: the
+ *			connection was lost; `applied` says what is known
+ *	"timeout"	COORD_TIMEOUT: no answer in time; `applied`, too
+ *	"protocol_error" COORD_PROTOCOL: no broker that speaks our protocol could be reached
+ *
+ * When the time is over and the broker has refused it before, `err` is that refusal.
+ *
+ *	COORD_OK, COORD_MEMORY, COORD_USAGE (no method, of more than 255 bytes), COORD_AGAIN (too
+ *	much is under way; `fn` will not run)
+ */
+enum coord_status
+coord_client_call(struct coord_client *c, const char *method, const struct coord_params *params,
+		  int timeout_ms, coord_answer_fn *fn, void *arg);
+
+/*
+ * Tell the broker and hear nothing of it; only some methods may be told (docs/PROTOCOL.md, section
+ * 1). It is lost with the connection, and in COORD_AGAIN there is none just now.
+ *
+ *	COORD_OK, COORD_AGAIN, COORD_MEMORY, COORD_USAGE
+ */
+enum coord_status coord_client_notify(struct coord_client *c, const char *method,
+				      const struct coord_params *params);
+
+/* How many requests have no answer yet. */
+size_t coord_client_pending(const struct coord_client *c);
+
+/*
+ * Events as they happen (docs/PROTOCOL.md, section 5), of `classes`: words of "agent", "breaker" and
+ * "queue", separated by blanks or commas. It is renewed on every connection; what happened in
+ * between is told as an `event` "lost" with no `count`. `event` NULL: the broker will not have the watch,
+ * for the reason `err`; it is tried again with the next connection.
+ *
+ * NULL: COORD_USAGE, COORD_MEMORY.
+ */
+struct coord_watch;
+typedef void
+coord_event_fn(void *arg, const msgpack_object *event, const struct coord_error *err);
+struct coord_watch *coord_client_watch(struct coord_client *c, const char *classes,
+				       coord_event_fn *fn, void *arg, struct coord_error *err);
+/* `fn` runs no more. After coord_client_free() there is no watch to end. NULL is fine. */
+void coord_watch_end(struct coord_watch *watch);
+
+/*
+ * As coord_client_call(), and wait. It moves the loop, so other functions may run. Only for a client
+ * with a base of its own, and not from a function that its loop runs (COORD_USAGE).
+ *
+ * The caller owns `*reply`, which is set on COORD_OK alone; `err` may be NULL, and is set on all
+ * other outcomes.
+ */
+enum coord_status
+coord_client_ask(struct coord_client *c, const char *method, const struct coord_params *params,
+		 int timeout_ms, struct coord_reply **reply, struct coord_error *err);
+
+/*
+ * Move a loop of its own for `timeout_ms` (negative: without end), or until coord_client_break(),
+ * which the functions that it runs, and signal handlers, may call.
+ *
+ *	COORD_OK (broken), COORD_TIMEOUT, COORD_USAGE (as coord_client_ask()), COORD_CLOSED (freed)
+ */
+enum coord_status coord_client_run(struct coord_client *c, int timeout_ms);
+void coord_client_break(struct coord_client *c);
+
 /* --- agents, and work for them -------------------------------------------------- */
 
 /*
@@ -219,7 +371,6 @@ coord_call(struct coord *c, const char *method, const struct coord_params *param
  * free what they are about. After coord_client_free() agents, consumers and jobs that are still
  * there do nothing any more; they are freed, or ended, as always.
  */
-struct coord_client;
 struct coord_agent;
 struct coord_consumer;
 struct coord_job;

@@ -1,4 +1,4 @@
-/* What waits: poll(2) around the core of client.c. */
+/* What waits: poll(2) around the core of core.c. */
 #include "client/coord.h"
 
 #include <errno.h>

@@ -18,7 +18,7 @@ is_failing(void)
 #define malloc(n)     (is_failing() ? NULL : malloc(n))
 #define calloc(n, m)  (is_failing() ? NULL : calloc(n, m))
 #define realloc(p, n) (is_failing() ? NULL : realloc(p, n))
-#include "client/client.c" /* NOLINT(bugprone-suspicious-include) */
+#include "client/core.c" /* NOLINT(bugprone-suspicious-include) */
 #undef malloc
 #undef calloc
 #undef realloc
