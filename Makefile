@@ -158,13 +158,21 @@ run: deps-build ## run coordd in the foreground with a Redis of its own; data in
 
 check: deps ## build, then run every test
 	$(again) all units
-	$(run_tests) --integration tests/integration $(unit_bin)
+	$(run_tests) $(suites:%=--integration %) $(unit_bin)
 check-unit: deps ## only the unit tests
 	$(again) units
 	$(run_tests) $(unit_bin)
 check-integration: deps ## only the tests with a real redis-server
 	$(again) all
 	$(run_tests) --integration tests/integration
+# Those that have tests.
+suites = $(patsubst %/,%,$(sort $(dir $(wildcard $(addsuffix /test_*.py,tests/integration tests/python tests/contract)))))
+
+check-python: deps mypy ## the Python package: types, its tests, and whether they reach every line
+	$(again) all
+	@mkdir -p $(BUILD)/python
+	@COVERAGE_FILE=$(abspath $(BUILD))/python/coverage $(run_tests:@%=%) --integration tests/python \
+	 --cover $(abspath src/python)/pyproject.toml
 check-asan: ## every test under the address and undefined-behaviour sanitizers
 	$(again) MODE=asan check
 
@@ -217,7 +225,7 @@ model: deps-model ## search the models in tests/model, and see that they notice 
 
 # --- what is checked without running it --------------------------------------------------------
 
-lint: format-check tidy cppcheck layers docs-check shellcheck check-unit-files ## all of the following checks
+lint: format-check tidy cppcheck layers docs-check shellcheck check-unit-files mypy ## all of the following checks
 
 format: deps-lint ## reformat the C files
 	clang-format -i $(all_c) $(all_h)
@@ -247,6 +255,10 @@ layers: ## does each folder include only what src/LAYERS lets it?
 docs-check: deps ## is every method, error, option, script and target named in the docs?
 	@$(PYTHON) -B tests/lint/docs-check
 
+mypy: deps deps-lint ## mypy --strict on the Python package
+	@mkdir -p $(BUILD)/python
+	@cd src/python && $(PYTHON) -B -m mypy --cache-dir=$(abspath $(BUILD))/python/mypy
+
 shellcheck: deps-lint ## shellcheck
 	@shellcheck $(shell_scripts) && echo "shellcheck: $(words $(shell_scripts)) scripts are clean"
 shell_scripts = $(shell grep -lE '^\#!.*(/| )(ba)?sh' .ci/* $$(find tests -type f ! -name '*.[cho]'))
@@ -267,6 +279,8 @@ check-unit-files: deps-lint ## does systemd find the service's files well-formed
 their_paths = sed -e 's|/usr/\(s\?bin\)/coord|$(PREFIX)/\1/coord|g' -e 's|/usr/share/doc|$(PREFIX)/share/doc|g' -e 's|/etc/\(coordd\|default\)/|$(SYSCONFDIR)/\1/|g'
 put = install -D -m 644 /dev/stdin $(DESTDIR)$1
 
+python_files = $(sort $(patsubst src/python/%,%,$(wildcard $(foreach ext,*.py */*.py py.typed,src/python/tta_agent_coordination/$(ext)))))
+
 install: all ## into DESTDIR; PREFIX is /usr; a configuration that is there stays
 	install -D -m 755 $(OUT)/coordd $(DESTDIR)$(PREFIX)/sbin/coordd
 	install -D -m 755 $(OUT)/coordctl $(DESTDIR)$(PREFIX)/bin/coordctl
@@ -274,6 +288,7 @@ install: all ## into DESTDIR; PREFIX is /usr; a configuration that is there stay
 	$(their_paths) systemd/coordd.socket | $(call put,$(PREFIX)/lib/systemd/system/coordd.socket)
 	$(call put,$(PREFIX)/lib/sysusers.d/coordd.conf) <systemd/coordd.sysusers
 	$(call put,$(PREFIX)/lib/tmpfiles.d/coordd.conf) <systemd/coordd.tmpfiles
+	@for f in $(python_files); do install -D -m 644 src/python/$$f $(DESTDIR)$(PREFIX)/lib/python3/dist-packages/$$f; done
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/doc/coordd README.md CHANGELOG.md docs/*.md conf/prometheus/*
 	test -e $(DESTDIR)$(SYSCONFDIR)/default/coordd || \
 	 $(their_paths) systemd/coordd.default | $(call put,$(SYSCONFDIR)/default/coordd)
@@ -286,7 +301,7 @@ install: all ## into DESTDIR; PREFIX is /usr; a configuration that is there stay
 uninstall: ## remove what install put there; the configuration and the data stay
 	rm -f $(addprefix $(DESTDIR)$(PREFIX)/,sbin/coordd bin/coordctl lib/systemd/system/coordd.service \
 	 lib/systemd/system/coordd.socket lib/sysusers.d/coordd.conf lib/tmpfiles.d/coordd.conf)
-	rm -rf $(DESTDIR)$(PREFIX)/share/doc/coordd
+	rm -rf $(DESTDIR)$(PREFIX)/share/doc/coordd $(DESTDIR)$(PREFIX)/lib/python3/dist-packages/tta_agent_coordination
 
 clean: ## remove what was built
 	rm -rf $(BUILD)
@@ -294,7 +309,7 @@ clean: ## remove what was built
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-.PHONY: all units deps demo run check check-unit check-integration check-asan check-metrics check-systemd valgrind coverage fuzz \
+.PHONY: all units deps demo run check check-unit check-integration check-python mypy check-asan check-metrics check-systemd valgrind coverage fuzz \
 	under-valgrind fuzzers bench soak model lint format format-check tidy cppcheck layers docs-check shellcheck check-unit-files install \
 	uninstall clean help FORCE
 .SECONDARY:

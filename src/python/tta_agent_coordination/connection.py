@@ -52,6 +52,9 @@ AGAIN = frozenset(
     " list_registered get_agent breaker_report breaker_get breaker_list breaker_configure list_namespaces list_connections audit"
     " config_get".split()
 )
+# ... while the broker knows that it has seen the message: for `dedup_window`, which is 60 s.
+SENDS = frozenset(("send", "send_batch", "broadcast", "publish"))
+DEDUP_SAFE = 50.0
 RECEIVES = frozenset(("receive", "receive_batch"))
 SETTLES = frozenset(("ack", "ack_batch", "nack", "release"))
 
@@ -80,7 +83,7 @@ class Request(Frame):
         "params",
         "wait_until",
         "tokens",
-        "was_sent",
+        "sent_at",
         "is_uncertain",
         "attempts",
         "last",
@@ -98,7 +101,7 @@ class Request(Frame):
         self.params: dict[str, Any] | None = None  # of a receive, which is shortened when it is asked again
         self.wait_until = 0.0
         self.tokens: Sequence[str] = ()  # what it settles
-        self.was_sent = False  # on whatever connection
+        self.sent_at: float | None = None  # for the first time, on whatever connection
         self.is_uncertain = False  # an attempt may have been applied
         self.attempts = 0
         self.last: CoorddError | None = None  # what the last attempt met
@@ -418,7 +421,7 @@ class Connection:
         else:
             request.future = loop.create_future()
         if method in RECEIVES:
-            request.params, request.wait_until = params, now + wait
+            request.params, request.wait_until = params, now + wait if wait else 0.0
         elif self._held and method in SETTLES:
             request.tokens = tokens_of(params)
         self._keep(request)
@@ -436,18 +439,22 @@ class Connection:
 
     def _write(self, request: Request) -> None:
         """Have it leave over the connection that is there."""
-        assert self._wire is not None
-        if request.attempts and request.params is not None and request.params.get("wait"):
-            left = max(0.0, request.wait_until - self._loop.time())  # type: ignore[union-attr]
-            params = {**request.params, "wait": min(left, request.params["wait"])}
+        assert self._wire is not None and self._loop is not None
+        now = self._loop.time()
+        if request.sent_at is None:
+            request.sent_at = now
+        elif request.params is not None and request.wait_until > 0:
+            params = {**request.params, "wait": max(0.0, request.wait_until - now)}
             self._pending_bytes -= len(request.data)
             request.data = self._encode(request.method, [0, request.msgid, request.method, [params]])
             self._pending_bytes += len(request.data)
+        elif request.is_uncertain and request.method in SENDS and now - request.sent_at > DEDUP_SAFE:
+            self._fail(request, request.last or self._late(request, None))
+            return
         if len(request.data) > self._max_frame:
             text = f"{request.method}: a frame of {len(request.data)} bytes; the broker takes {self._max_frame}"
             self._fail(request, CoorddError(text, code="too_large"))
             return
-        request.was_sent = True
         if request.msgid < 0:
             self._forget(request)
         self._wire.write(request, len(self._pending) == 1)
@@ -578,7 +585,7 @@ class Connection:
             self._sweep_when(max(deadline, now + SWEEP_PAUSE))
 
     def _expire(self, request: Request) -> None:
-        last = request.last or (None if request.was_sent else self._problem)
+        last = request.last or (None if request.sent_at is not None else self._problem)
         if request.has_left:
             request.is_uncertain = True
             if request.params is not None:  # its answer can still come, with messages
