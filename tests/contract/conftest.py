@@ -41,10 +41,10 @@ def lend(drivers, languages):
     lent = [drivers.of(each) for each in languages]
     yield lent
     for each in lent:
-        if each.is_running():
-            each.close_connections()
-        else:
+        if not each.is_running():
+            del drivers.running[each.language]
             each.end()
+        each.close_connections()
 
 
 @pytest.fixture(params=LANGUAGES)
@@ -91,3 +91,10 @@ def make_proxy():
 def name():
     """The name of a queue or agent that nobody used before."""
     return fresh("a")
+
+
+@pytest.fixture
+def two_brokers(redis, make_broker):
+    """Two brokers of the test's own on one Redis."""
+    config = {"redis": {"key_prefix": fresh("two"), "command_timeout": "15s"}}
+    return [make_broker(redis, config=config).start() for _ in range(2)]

@@ -415,6 +415,15 @@ def unix_server(path):
     return server
 
 
+def url_of(broker, kind="unix"):
+    """That of a broker which keeps it when it is started again; `kind`: the other ones."""
+    if kind == "unix":
+        return f"unix://{broker.unix_path}"
+    host, port = broker.address("tcp6" if kind == "tcp6" else "tcp")
+    host = {"tcp": host, "tcp6": f"[{host}]", "name": "localhost"}[kind]
+    return f"tcp://{host}:{port}"
+
+
 class Server:
     """A listening Unix socket in a directory of its own. Each connection has a thread, which runs `serve`."""
 
