@@ -27,7 +27,7 @@ Each line is answered once, at any time: {"id": 2, "at": 1.5, "value": HEX} or {
 argument, such as a bad URL, has the code "usage". What happens unasked:
 
 	{"event": "state", "of": "c1", "url": URL, "why": null or TEXT}
-	{"event": "event", "of": "w1", "value": HEX}
+	{"event": "event", "of": "w1", "value": HEX}		or "refused" with an "error"
 	{"event": "agent", "of": "a1", "what": "registered", "superseded" or "error", "incarnation"?: 3, "state"?: HEX}
 	{"event": "job", "of": "q1", "job": 12, "token", "fence", "attempts", "message": HEX}
 	{"event": "done", "of": "q1", "job": 12}		the handler is at its end; what it decided is being told to the broker
@@ -52,6 +52,7 @@ from pathlib import Path
 import msgpack
 from harness import REPO, SLOW, within, wait_until
 
+PACKAGE = os.environ.get("COORD_PACKAGE", str(REPO / "src/python"))
 HERE = Path(__file__).resolve().parent
 C_DRIVER = os.environ.get("COORD_DRIVER", str(REPO / "build/release/contract/driver"))
 # A command before the C driver, such as valgrind with its options. Its exit status counts.
@@ -151,7 +152,7 @@ class Driver:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.errors,
-            env={**os.environ, "PYTHONPATH": str(REPO / "src/python"), "PYTHONFAULTHANDLER": "1"},
+            env={**os.environ, "PYTHONPATH": PACKAGE, "PYTHONFAULTHANDLER": "1"},
         )
         self.numbers = itertools.count(1)
         self.news = threading.Condition()

@@ -1,0 +1,127 @@
+"""The driver of the Python package for the contract suite: it does what lines of JSON on its standard input say, and tells what
+comes of it by lines on its standard output. contract.py says which lines there are."""
+
+import asyncio
+import itertools
+import json
+import sys
+import time
+
+import msgpack
+
+from tta_agent_coordination import connection as connections
+from tta_agent_coordination.errors import CoorddError
+
+LONGEST_LINE = 64 << 20
+
+
+def pack(value):
+    return msgpack.packb(value, use_bin_type=True).hex()
+
+
+def unpack(digits):
+    return msgpack.unpackb(bytes.fromhex(digits), raw=False, strict_map_key=False)
+
+
+def unpacked(params):
+    return {key: unpack(value) for key, value in (params or {}).items()}
+
+
+def say(**line):
+    print(json.dumps({"at": time.monotonic(), **line}), flush=True)
+
+
+def error_of(error):
+    return {
+        "code": error.code,
+        "message": error.message,
+        "retryable": error.retryable,
+        "applied": error.applied,
+    }
+
+
+class Driver:
+    def __init__(self):
+        self.connections = {}
+        self.tasks = {}  # what waits for an answer of a connection, by the number of its line
+        self.watches = {}
+        self.agents = {}
+        self.jobs = {}  # the futures of handlers that hang, by number
+        self.numbers = itertools.count(1)
+
+    # --- lines
+
+    async def run(self):
+        loop = asyncio.get_running_loop()
+        lines = asyncio.StreamReader(limit=LONGEST_LINE)
+        await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
+        while text := await lines.readline():
+            line = json.loads(text)
+            self.tasks[line["id"]] = line, asyncio.create_task(self.answer(line))
+        for name in list(self.connections):
+            await self.do_close({"on": name})
+
+    async def answer(self, line):
+        number = line["id"]
+        try:
+            value = await getattr(self, f"do_{line['do']}")(line)
+        except ValueError as error:
+            refused = {"code": "usage", "message": str(error), "retryable": False, "applied": None}
+            say(id=number, error=refused)
+        except CoorddError as error:
+            if error.code == "closed":
+                say(id=number, dropped=True)
+            else:
+                say(id=number, error=error_of(error))
+        except asyncio.CancelledError:
+            say(id=number, dropped=True)
+        else:
+            say(id=number, value=None if value is None else pack(value))
+        finally:
+            del self.tasks[number]
+
+    # --- connections
+
+    async def do_connect(self, line):
+        name = line["as"]
+        connection = connections.Connection(line["urls"], **line["options"])
+        self.connections[name] = connection
+        connection.on_connect(lambda: say(event="state", of=name, url=connection.server, why=None))
+
+    async def do_call(self, line):
+        return await self.connections[line["on"]].call(
+            line["method"], timeout=line.get("timeout"), **unpacked(line["params"])
+        )
+
+    async def do_notify(self, line):
+        self.connections[line["on"]].notify(line["method"], **unpacked(line["params"]))
+
+    async def do_forget(self, line):
+        _, task = self.tasks[line["call"]]
+        task.cancel()
+
+    async def do_close(self, line):
+        name = line["on"]
+        for agent in [each for each in self.agents.values() if each.on == name]:
+            await agent.close()
+        await self.connections.pop(name).close()
+        left = [task for other, task in self.tasks.values() if other.get("on") == name and other is not line]
+        await asyncio.gather(*left, return_exceptions=True)
+
+    # --- watches
+
+    async def do_watch(self, line):
+        watch = self.connections[line["on"]].watch(*line["classes"])
+        self.watches[line["as"]] = asyncio.create_task(self.follow(line["as"], watch))
+
+    async def follow(self, name, watch):
+        try:
+            async for event in watch:
+                say(event="event", of=name, value=pack(event))
+        except CoorddError as error:
+            if error.code != "closed":
+                say(event="refused", of=name, error=error_of(error))
+
+
+if __name__ == "__main__":
+    asyncio.run(Driver().run())
