@@ -93,6 +93,12 @@ class Failure(Exception):
     def shape(self):
         return self.code, self.retryable, self.applied
 
+    @property
+    def kind(self):
+        """Of what has changed nothing, whether that is said or not."""
+        assert self.applied != "unknown", str(self)
+        return self.code, self.retryable
+
 
 class Dropped(Exception):
     """The connection was closed by the program before the answer came."""
@@ -285,9 +291,9 @@ class Connection:
         return self.driver.events_of(self.name, "state")
 
     def close(self):
-        if self.is_open:
-            self.is_open = False
+        if self.is_open and "error" not in self.open.line():
             self.driver.do("close", on=self.name)
+        self.is_open = False
 
 
 class Watch:
