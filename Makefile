@@ -29,11 +29,12 @@ unit_src  := $(sort $(wildcard tests/unit/test_*.c))
 tlib_src  := $(sort $(wildcard tests/lib/*.c))
 fuzz_src  := $(sort $(wildcard tests/fuzz/fuzz_*.c))
 bench_src := $(sort $(wildcard tests/bench/*.c))
+contract_src := $(sort $(wildcard tests/contract/*.c))
 # Every script that the table names has to be there.
 lua       := $(sort $(wildcard src/store/lua/*.lua) \
 	$(shell awk -F '"' '/^SCRIPT/ { print "src/store/lua/" $$2 ".lua" }' src/store/scripts.def))
 all_src   := $(wildcard src/*.c) $(filter-out $(main_src),$(lib_src)) $(ctl_src)
-all_c     := $(all_src) $(unit_src) $(tlib_src) $(fuzz_src) $(bench_src)
+all_c     := $(all_src) $(unit_src) $(tlib_src) $(fuzz_src) $(bench_src) $(contract_src)
 all_h     := $(sort $(wildcard src/*.h src/*/*.h tests/lib/*.h))
 
 objects    = $(patsubst %.c,$(OUT)/%.o,$1)
@@ -42,6 +43,7 @@ archive   := $(OUT)/libcoordd.a
 unit_bin  := $(patsubst tests/unit/%.c,$(OUT)/unit/%,$(unit_src))
 fuzz_bin  := $(patsubst tests/fuzz/%.c,$(OUT)/fuzz/%,$(fuzz_src))
 bench_bin := $(OUT)/bench/load
+contract_bin := $(OUT)/contract/driver
 
 # --- how it is built ---------------------------------------------------------------------------
 
@@ -133,6 +135,11 @@ $(bench_bin): $(call objects,$(bench_src) src/base/hist.c)
 	@mkdir -p $(@D)
 	$(q)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS)
 
+$(contract_bin): $(call objects,$(contract_src)) $(archive)
+	$(call say,LINK,$@)
+	@mkdir -p $(@D)
+	$(q)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS)
+
 units: $(unit_bin)
 
 # --- what people ask for -----------------------------------------------------------------------
@@ -190,7 +197,8 @@ slow_coverage := 2
 slow := $(or $(slow_$(MODE)),1)
 run_tests = @ASAN_OPTIONS=detect_stack_use_after_return=1 UBSAN_OPTIONS=print_stacktrace=1 \
 	TEST_SLOW=$(slow) CK_TIMEOUT_MULTIPLIER=$(slow) \
-	COORDD=$(abspath $(OUT))/coordd COORDCTL=$(abspath $(OUT))/coordctl $(PYTHON) -B tests/run
+	COORDD=$(abspath $(OUT))/coordd COORDCTL=$(abspath $(OUT))/coordctl \
+	COORD_DRIVER=$(abspath $(contract_bin)) $(PYTHON) -B tests/run
 
 valgrind: deps-lint ## the unit tests under valgrind
 	$(again) MODE=debug under-valgrind

@@ -237,7 +237,8 @@ params_of(json_t *line)
 	json_t *value;
 	size_t n;
 
-	json_object_foreach (json_object_get(line, "params"), key, value) {
+	json_object_foreach(json_object_get(line, "params"), key, value)
+	{
 		bytes = bytes_of(value, &n);
 		coord_pack_raw(coord_param(params, key), bytes, n);
 		free(bytes);
@@ -505,7 +506,8 @@ do_watch(json_int_t id, json_t *line)
 	json_t *name;
 	size_t i;
 
-	json_array_foreach (classes, i, name) {
+	json_array_foreach(classes, i, name)
+	{
 		strncat(list, i ? " " : "", sizeof(list) - strlen(list) - 1);
 		strncat(list, json_string_value(name), sizeof(list) - strlen(list) - 1);
 	}
@@ -567,9 +569,9 @@ do_set(json_int_t id, json_t *line)
 	size_t n;
 	unsigned char *bytes = bytes_of(json_object_get(line, "value"), &n);
 
-	answer_status(id, strcmp(text_of(line, "do"), "state") ?
-				  coord_agent_set_status(agent, bytes, n) :
-				  coord_agent_set_state(agent, bytes, n));
+	answer_status(id, strcmp(text_of(line, "do"), "state")
+				  ? coord_agent_set_status(agent, bytes, n)
+				  : coord_agent_set_state(agent, bytes, n));
 	free(bytes);
 }
 
@@ -732,8 +734,8 @@ do_consume(json_int_t id, json_t *line)
 	t->as.consumer = coord_agent_consume(
 		agent->as.agent, json_string_value(json_array_get(queue, 0)),
 		json_string_value(json_array_get(queue, 1)),
-		(unsigned)json_integer_value(json_object_get(line, "concurrency")), params, on_job,
-		t, &err);
+		(unsigned)json_integer_value(json_object_get(line, "concurrency")), params,
+		on_job, t, &err);
 	coord_params_free(params);
 	if (t->as.consumer) {
 		answer(id, NULL, NULL);
@@ -769,9 +771,9 @@ do_line(const char *text)
 		const char *name;
 		void (*fn)(json_int_t id, json_t *line);
 	} commands[] = {
-		{ "connect", do_connect }, { "call", do_call },	      { "notify", do_notify },
-		{ "close", do_close },	   { "watch", do_watch },     { "agent", do_agent },
-		{ "status", do_set },	   { "state", do_set },	      { "stop", do_stop },
+		{ "connect", do_connect }, { "call", do_call },       { "notify", do_notify },
+		{ "close", do_close },     { "watch", do_watch },     { "agent", do_agent },
+		{ "status", do_set },      { "state", do_set },       { "stop", do_stop },
 		{ "request", do_request }, { "consume", do_consume }, { "finish", do_finish },
 	};
 	json_error_t why;
