@@ -53,7 +53,7 @@ event   := $(if $(call pkg,--modversion libevent_core),libevent_core libevent_ex
 msgpack := $(or $(call pkg,--libs msgpack),$(call pkg,--libs msgpack-c),-lmsgpackc)
 
 LIB_CFLAGS := $(call pkg,--cflags $(event) hiredis yaml-0.1 libcrypto jansson)
-LIBS       := $(call pkg,--libs $(event) hiredis yaml-0.1 libcrypto jansson) $(msgpack) -lm
+LIBS       := $(call pkg,--libs $(event) hiredis yaml-0.1 libcrypto jansson) $(msgpack) -lm -pthread
 CHECK_LIBS := $(call pkg,--libs check)
 
 WARN := -Wall -Wextra -Wshadow -Wpointer-arith -Wstrict-prototypes -Wmissing-prototypes \

@@ -131,6 +131,7 @@ on_redis_ready(void *arg)
 {
 	struct server *srv = arg;
 
+	bell_follow(srv->bell, link_address(srv->store));
 	janitor_on_ready(srv->janitor);
 	events_look_all(srv->events);
 	announce(srv);

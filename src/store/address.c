@@ -1,6 +1,6 @@
 #include "store/address.h"
 
-#include <netdb.h>
+#include <arpa/inet.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -62,6 +62,14 @@ decoded(const char *text, size_t n)
 }
 
 static bool
+is_number(const char *host)
+{
+	unsigned char number[sizeof(struct in6_addr)];
+
+	return inet_pton(AF_INET, host, number) == 1 || inet_pton(AF_INET6, host, number) == 1;
+}
+
+static bool
 read_tcp(struct address *a, const char *text)
 {
 	const char *at = strrchr(text, '@'), *end;
@@ -89,6 +97,7 @@ read_tcp(struct address *a, const char *text)
 	if (end == text)
 		return false;
 	a->host = xmemdup(text, (size_t)(end - text));
+	a->is_numeric = is_number(a->host);
 	text = *end == ']' ? end + 1 : end;
 	a->port = 6379;
 	if (*text == ':') {
@@ -166,27 +175,4 @@ address_log_in(struct address *a, const char *url, const char *user, const char 
 	}
 	address_done(&other);
 	return is_new;
-}
-
-/* Version 4 first: "localhost" is often both, and Redis often listens to that one only. */
-bool
-address_resolve(struct address *a)
-{
-	static const int families[] = { AF_INET, AF_INET6 };
-	struct addrinfo hints = { .ai_socktype = SOCK_STREAM }, *found;
-	char number[NI_MAXHOST];
-
-	for (size_t i = 0; !a->is_numeric && i < 2; i++) {
-		hints.ai_family = families[i];
-		if (getaddrinfo(a->host, NULL, &hints, &found))
-			continue;
-		if (!getnameinfo(found->ai_addr, found->ai_addrlen, number, sizeof(number),
-				 NULL, 0, NI_NUMERICHOST)) {
-			free(a->host);
-			a->host = xstrdup(number);
-			a->is_numeric = true;
-		}
-		freeaddrinfo(found);
-	}
-	return a->is_numeric;
 }

@@ -11,7 +11,7 @@ struct address {
 	char *host; /* or the path of a Unix socket */
 	int port, db;
 	char *user, *password; /* "" none */
-	bool is_numeric; /* `host` is a number or a path: connecting does not ask a resolver */
+	bool is_numeric; /* `host` is a number or a path; else store/lookup has to find its addresses */
 };
 
 /* Read a URL as link.h describes it; false and `why` when it is none. */
@@ -21,9 +21,5 @@ void address_done(struct address *a);
 bool address_is_local(const struct address *a);
 /* Be who `url` says, or `user` and `password` where those are not "". Whether that is another. */
 bool address_log_in(struct address *a, const char *url, const char *user, const char *password);
-
-/* Make `host` a number; false when that fails. May block, so only before we first reach Redis.
- */
-bool address_resolve(struct address *a);
 
 #endif

@@ -1,6 +1,7 @@
 /*
  * bell: the subscribed connection.
  *
+ *	bell_follow()		where the link is
  *	bell_connect()		a fresh context  <-.
  *	on_connected()		who am I, subscribe  |
  *	on_message()		it rings             |
@@ -27,6 +28,7 @@
 struct bell {
 	struct loop *loop;
 	struct address address;
+	char *host; /* where the link is; NULL: it is nowhere yet */
 	char *prefix, *own;
 	const struct bell_ops *ops;
 	void *arg;
@@ -103,9 +105,8 @@ bell_connect(void *arg)
 {
 	struct bell *b = arg;
 
-	/* A name that has no number yet is the link's to resolve: ours is then a number after a restart. */
-	b->ac = b->address.is_unix ? redisAsyncConnectUnix(b->address.host)
-				   : redisAsyncConnect(b->address.host, b->address.port);
+	b->ac = b->address.is_unix ? redisAsyncConnectUnix(b->host)
+				   : redisAsyncConnect(b->host, b->address.port);
 	if (!b->ac || b->ac->err) {
 		if (b->ac)
 			redisAsyncFree(b->ac);
@@ -130,11 +131,28 @@ bell_new(struct loop *loop, const struct link_config *cfg, const char *own,
 	b->ops = ops;
 	b->arg = arg;
 	address_read(&b->address, cfg->url, NULL);
-	address_resolve(&b->address);
 	bell_set_config(b, cfg);
 	timer_init(&b->again, loop, bell_connect, b);
-	timer_set(&b->again, 0);
 	return b;
+}
+
+static void
+drop_context(struct bell *b)
+{
+	if (b->ac) {
+		b->ac->data = NULL;
+		redisAsyncFree(b->ac);
+	}
+	b->ac = NULL;
+}
+
+void
+bell_follow(struct bell *b, const char *host)
+{
+	free(b->host);
+	b->host = xstrdup(host);
+	drop_context(b);
+	timer_set(&b->again, 0);
 }
 
 void
@@ -151,11 +169,9 @@ bell_free(struct bell *b)
 	if (!b)
 		return;
 	timer_done(&b->again);
-	if (b->ac) {
-		b->ac->data = NULL;
-		redisAsyncFree(b->ac);
-	}
+	drop_context(b);
 	address_done(&b->address);
+	free(b->host);
 	free(b->prefix);
 	free(b->own);
 	free(b);

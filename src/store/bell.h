@@ -18,9 +18,11 @@ struct bell_ops {
 	void (*on_open)(void *arg);
 };
 
-/* Starts connecting on the next turn and keeps at it. `own` names this broker: `PREFIX:bell:OWN` is heard, and `PREFIX:bell`; `cfg` as for link_new(). */
+/* Silent until bell_follow(). `own` names this broker: `PREFIX:bell:OWN` is heard, and `PREFIX:bell`; `cfg` as for link_new(). */
 struct bell *bell_new(struct loop *loop, const struct link_config *cfg, const char *own,
 		      const struct bell_ops *ops, void *arg);
+/* The link is ready (again), at `host`: connect there on the next turn, also where an old connection seems to live, and keep at it. */
+void bell_follow(struct bell *bell, const char *host);
 /* As link_set_config(); a new name and password serve for the next connection. */
 void bell_set_config(struct bell *bell, const struct link_config *cfg);
 void bell_free(struct bell *bell);

@@ -1,7 +1,8 @@
 /*
  * link: the command connection to Redis.
  *
- *	link_connect()		a fresh context				LINK_CONNECTING
+ *	link_connect()		where is it?				LINK_CONNECTING
+ *	link_open()		a fresh context
  *	on_connected()		who am I, what time is it, who are you?	LINK_CHECKING
  *	on_info()		acceptable: layout version, scripts
  *	on_loaded()		the last script is there		LINK_READY
@@ -33,6 +34,7 @@
 #include "base/stats.h"
 #include "store/address.h"
 #include "store/clock.h"
+#include "store/lookup.h"
 #include "store/refusal.h"
 #include "store/replies.h"
 #include "store/script.h"
@@ -70,6 +72,10 @@ struct store {
 	const struct link_ops *ops;
 	void *arg;
 	struct address address;
+	struct lookup *lookup; /* NULL: `address` is numeric */
+	unsigned
+		tries; /* in vain, since it was last ready: each takes another of its addresses */
+	char at[LOOKUP_ADDRESS_MAX]; /* the one that was tried last */
 	char *prefix;
 	uint64_t connect_timeout_us, command_timeout_us;
 	uint64_t heard_us; /* when Redis last sent anything */
@@ -192,7 +198,9 @@ link_down(struct store *s, const char *why)
 	s->loading = 0;
 	defer_cancel(s->loop, &s->doom);
 	timer_clear(&s->deadline);
+	lookup_forget(s->lookup);
 	drop_context(s);
+	s->tries += !was_ready;
 	timer_set(&s->reconnect, pause);
 	log_event(is_refused  ? LOG_REDIS_REFUSED
 		  : was_ready ? LOG_REDIS_DOWN
@@ -427,13 +435,14 @@ link_ready(struct store *s)
 	link_move(s, LINK_READY);
 	timer_clear(&s->deadline);
 	backoff_reset(&s->backoff);
+	s->tries = 0;
 	s->info.problem[0] = 0;
 	s->info.reconnects++;
 	log_event(
 		LOG_REDIS_READY, log_text("version", s->info.version),
 		log_flag("aof", s->info.aof),
 		log_text("appendfsync", *s->info.appendfsync ? s->info.appendfsync : "unknown"),
-		log_text("policy", s->info.policy));
+		log_text("policy", s->info.policy), log_text("address", link_address(s)));
 	s->ops->on_ready(s->arg);
 }
 
@@ -572,20 +581,14 @@ on_disconnected(const redisAsyncContext *ac, int status)
 }
 
 static void
-link_connect(void *arg)
+link_open(struct store *s, const char *host)
 {
-	struct store *s = arg;
 	struct event_base *base = loop_base(s->loop);
 	redisAsyncContext *ac;
 	char why[128];
 
-	link_move(s, LINK_CONNECTING);
-	if (!address_resolve(&s->address)) {
-		link_down(s, "the host name of redis.url is not known");
-		return;
-	}
-	ac = s->address.is_unix ? redisAsyncConnectUnix(s->address.host)
-				: redisAsyncConnect(s->address.host, s->address.port);
+	ac = s->address.is_unix ? redisAsyncConnectUnix(host)
+				: redisAsyncConnect(host, s->address.port);
 	if (!ac || ac->err) {
 		snprintf(why, sizeof(why), "%s", ac ? ac->errstr : "out of memory");
 		if (ac)
@@ -607,7 +610,35 @@ link_connect(void *arg)
 	event_add(&s->read_ev, NULL);
 	redisAsyncSetDisconnectCallback(ac, on_disconnected);
 	redisAsyncSetConnectCallback(ac, on_connected);
+}
+
+static void
+on_looked_up(void *arg, const struct lookup_found *found, const char *why)
+{
+	struct store *s = arg;
+	char text[sizeof(s->info.problem)];
+
+	if (found) {
+		snprintf(s->at, sizeof(s->at), "%s", found->address[s->tries % found->n]);
+		link_open(s, s->at);
+		return;
+	}
+	snprintf(text, sizeof(text), "no address of %.80s: %s", s->address.host, why);
+	link_down(s, text);
+}
+
+/* A name is looked up each time: it may have become another machine's. */
+static void
+link_connect(void *arg)
+{
+	struct store *s = arg;
+
+	link_move(s, LINK_CONNECTING);
 	timer_set(&s->deadline, s->connect_timeout_us);
+	if (s->lookup)
+		lookup_ask(s->lookup);
+	else
+		link_open(s, s->address.host);
 }
 
 /* Calls ---------------------------------------------------------------------------------------- */
@@ -640,13 +671,19 @@ static void
 on_deadline(void *arg)
 {
 	struct store *s = arg;
-	if (s->state == LINK_CONNECTING)
+	char text[sizeof(s->info.problem)];
+
+	if (s->state == LINK_CONNECTING && !s->ac) {
+		snprintf(text, sizeof(text), "no address of %.80s in time", s->address.host);
+		link_down(s, text);
+	} else if (s->state == LINK_CONNECTING) {
 		link_down(s, "no connection in time");
-	else if (s->state == LINK_CHECKING || s->loading ||
-		 (!TAILQ_EMPTY(&s->flying) && loop_now_us(s->loop) >= overdue_us(s)))
+	} else if (s->state == LINK_CHECKING || s->loading ||
+		   (!TAILQ_EMPTY(&s->flying) && loop_now_us(s->loop) >= overdue_us(s))) {
 		link_down(s, "no answer in time");
-	else
+	} else {
 		set_deadline(s);
+	}
 }
 
 /* EVALSHA becomes EVAL: however often somebody flushes the scripts, it finds its own. */
@@ -870,6 +907,8 @@ link_new(struct loop *loop, const struct link_config *cfg, const struct link_ops
 	s->arg = arg;
 	if (!address_read(&s->address, cfg->url, NULL))
 		abort(); /* the caller was to check it */
+	if (!s->address.is_numeric)
+		s->lookup = lookup_new(loop, s->address.host, on_looked_up, s);
 	address_log_in(&s->address, cfg->url, cfg->username, cfg->password);
 	s->prefix = xstrdup(cfg->key_prefix);
 	s->connect_timeout_us = cfg->connect_timeout_us;
@@ -888,6 +927,12 @@ link_new(struct loop *loop, const struct link_config *cfg, const struct link_ops
 	timer_set(&s->reconnect, 0);
 	loop_at_turn_end(loop, TURN_STORE, link_flush, s);
 	return s;
+}
+
+const char *
+link_address(const struct store *s)
+{
+	return s->lookup ? s->at : s->address.host;
 }
 
 bool
@@ -921,6 +966,7 @@ link_free(struct store *s)
 	defer_cancel(s->loop, &s->doom);
 	timer_done(&s->reconnect);
 	timer_done(&s->deadline);
+	lookup_free(s->lookup);
 	address_done(&s->address);
 	free(s->prefix);
 	free(s);

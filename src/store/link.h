@@ -9,7 +9,7 @@
  */
 struct link_config {
 	const char *
-		url; /* redis://[user:password@]host:port[/db], unix:///path[?db=n]; numeric host */
+		url; /* redis://[user:password@]host:port[/db], unix:///path[?db=n]; a name is looked up at each attempt */
 	const char *username, *password; /* override the URL's; "" none */
 	const char *key_prefix;          /* for the layout version key `PREFIX:version` */
 	uint64_t connect_timeout_us, command_timeout_us;
@@ -40,6 +40,8 @@ struct store *link_new(struct loop *loop, const struct link_config *cfg,
 void link_set_config(struct store *store, const struct link_config *cfg);
 /* Calls in flight are answered ERR_UNKNOWN, unsent ones ERR_UNSENT, before this returns. */
 void link_free(struct store *store);
+/* Where it is connected, was last, or tries to be: the number of a host, or a path; borrowed until its next attempt. */
+const char *link_address(const struct store *store);
 /* Whether Redis is on this machine. */
 bool link_is_local(const struct store *store);
 /* Whether a timer will look after what it waits for, be Redis there or away; for a watchdog. */

@@ -771,6 +771,7 @@ class Broker(Process):
         self.admin_path = self.directory / "a.sock"
         self.config_path = self.directory / "coordd.yaml"
         self.arguments = list(arguments)
+        self.wrapper = []  # what coordd is started with
         self.environment = {**os.environ, **(environment or {})}
         self.clients = []
         self.expected_errors = []  # beginnings of event names
@@ -808,7 +809,9 @@ class Broker(Process):
 
     def launch(self):
         self.config_path.write_text(to_yaml(self.config) + "\n")
-        self.spawn([COORDD, "--config", self.config_path, *self.arguments], env=self.environment)
+        self.spawn(
+            [*self.wrapper, COORDD, "--config", self.config_path, *self.arguments], env=self.environment
+        )
 
     def run_to_end(self, limit=10):
         """Start it and wait for its exit; the status."""
