@@ -1,8 +1,8 @@
 /*
  * http: evhttp and its fences.
  *
- *	on_connection()		evhttp asks for a buffer of a new connection: it is counted, and refused when it is
- *				one too many
+ *	on_connection()		evhttp asks for a buffer of a new connection
+ *	admit_all()		it has one: it is counted, and refused when it is one too many of its kind
  *	on_input()		the first bytes of a request: its deadline begins
  *	on_request()		it is complete; what is wrong with it is said here, the rest is the callback's
  *	http_reply()		the answer, which must be taken in time
@@ -52,6 +52,9 @@ enum {
 
 enum phase { PHASE_READING, PHASE_ASKED, PHASE_ANSWERING, PHASE_IDLE, PHASE_STREAM };
 
+/* They are counted apart: whoever fills the port over TCP leaves the operator the Unix socket. */
+enum kind { KIND_TCP, KIND_UNIX, KINDS, KIND_NEW = KINDS, KIND_REFUSED };
+
 struct http_stream {
 	struct http_request *req;
 	void (*on_end)(void *arg);
@@ -75,8 +78,8 @@ struct http_conn {
 	enum phase phase;
 	uint64_t
 		since_us; /* in this phase; of a stream: that nothing left, or nothing was to leave */
-	size_t unsent;   /* of a stream, then */
-	bool is_refused; /* one too many */
+	size_t unsent; /* of a stream, then */
+	enum kind kind;
 };
 
 struct http {
@@ -88,9 +91,9 @@ struct http {
 	struct listeners *listeners;
 	struct evhttp *ev;
 	TAILQ_HEAD(, http_conn) conns;
-	unsigned connections, streams;
+	unsigned connections[KINDS], streams;
 	struct timer sweep;
-	struct defer refuse;
+	struct defer admit;
 	unsigned n;
 	struct evconnlistener *accepting[];
 };
@@ -139,8 +142,8 @@ conn_free(struct http_conn *c)
 	struct http *h = c->http;
 
 	TAILQ_REMOVE(&h->conns, c, link);
-	if (!c->is_refused)
-		h->connections--;
+	if (c->kind < KINDS)
+		h->connections[c->kind]--;
 	evbuffer_remove_cb(bufferevent_get_input(c->bev), on_input, c);
 	bufferevent_decref(c->bev); /* its descriptor is closed with it */
 	free(c);
@@ -210,7 +213,7 @@ http_on_sweep(void *arg)
 
 /* One too many is told so, and what it has said already is read, for a close over unread bytes would be a reset. */
 static void
-refuse_all(void *arg)
+conn_refuse(struct http_conn *c, evutil_socket_t fd)
 {
 	static const char text[] = "HTTP/1.1 503 Service Unavailable\r\n"
 				   "Content-Type: application/problem+json\r\n"
@@ -222,21 +225,44 @@ refuse_all(void *arg)
 		"{\"type\":\"about:blank\",\"title\":\"Service Unavailable\",\"status\":503,"
 		"\"code\":\"overloaded\",\"detail\":\"there are as many connections as may "
 		"be\"}";
-	struct http *h = arg;
-	struct http_conn *c;
 	char answer[512], input[4096];
 	int n = snprintf(answer, sizeof(answer), text, sizeof(body) - 1, body);
 
+	c->kind = KIND_REFUSED;
+	if (send(fd, answer, (size_t)n, MSG_NOSIGNAL | MSG_DONTWAIT) > 0)
+		shutdown(fd, SHUT_WR);
+	while (recv(fd, input, sizeof(input), MSG_DONTWAIT) == (ssize_t)sizeof(input))
+		;
+	shutdown(fd, SHUT_RDWR);
+}
+
+static bool
+is_unix(evutil_socket_t fd)
+{
+	int domain = 0;
+	socklen_t n = sizeof(domain);
+
+	return !getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &n) && domain == AF_UNIX;
+}
+
+static void
+admit_all(void *arg)
+{
+	struct http *h = arg;
+	struct http_conn *c;
+
 	TAILQ_FOREACH (c, &h->conns, link) {
 		evutil_socket_t fd = bufferevent_getfd(c->bev);
+		enum kind kind = is_unix(fd) ? KIND_UNIX : KIND_TCP;
 
-		if (!c->is_refused || fd < 0 || conn_is_gone(c))
+		if (c->kind != KIND_NEW || fd < 0 || conn_is_gone(c))
 			continue;
-		if (send(fd, answer, (size_t)n, MSG_NOSIGNAL | MSG_DONTWAIT) > 0)
-			shutdown(fd, SHUT_WR);
-		while (recv(fd, input, sizeof(input), MSG_DONTWAIT) == (ssize_t)sizeof(input))
-			;
-		shutdown(fd, SHUT_RDWR);
+		if (h->connections[kind] >= h->config.max_connections) {
+			conn_refuse(c, fd);
+		} else {
+			c->kind = kind;
+			h->connections[kind]++;
+		}
 	}
 }
 
@@ -260,12 +286,8 @@ on_connection(struct event_base *base, void *arg)
 	evbuffer_add_cb(bufferevent_get_input(bev), on_input, c);
 	conn_enter(c, PHASE_READING);
 	TAILQ_INSERT_TAIL(&h->conns, c, link);
-	c->is_refused = h->connections >= h->config.max_connections;
-	if (c->is_refused)
-		loop_defer(h->loop, &h->refuse, refuse_all,
-			   h); /* its descriptor is not known yet */
-	else
-		h->connections++;
+	c->kind = KIND_NEW;
+	loop_defer(h->loop, &h->admit, admit_all, h); /* its descriptor is not known yet */
 	timer_at_most(&h->sweep, SWEEP_MIN_US);
 	return bev;
 }
@@ -512,11 +534,8 @@ http_peer_uid(const struct http_request *req, uid_t *uid)
 	evutil_socket_t fd = bufferevent_getfd(req->conn->bev);
 	struct ucred cred;
 	socklen_t len = sizeof(cred);
-	int domain = 0;
-	socklen_t domain_len = sizeof(domain);
 
-	if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &domain_len) || domain != AF_UNIX ||
-	    getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len))
+	if (!is_unix(fd) || getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len))
 		return false;
 	*uid = cred.uid;
 	return true;
@@ -775,7 +794,7 @@ http_free(struct http *h)
 	evhttp_free(h->ev); /* its listeners, connections and requests, too */
 	while ((c = TAILQ_FIRST(&h->conns)))
 		conn_free(c);
-	defer_cancel(h->loop, &h->refuse);
+	defer_cancel(h->loop, &h->admit);
 	timer_done(&h->sweep);
 	listeners_free(h->listeners);
 	free(h);
@@ -785,12 +804,6 @@ const char *
 http_text(const struct http *h)
 {
 	return listeners_text(h->listeners);
-}
-
-unsigned
-http_connections(const struct http *h)
-{
-	return h->connections;
 }
 
 unsigned

@@ -22,7 +22,8 @@ struct http_config {
 	uint64_t
 		header_timeout_us; /* from the first byte of a request to its last, and for the first byte to come */
 	uint64_t idle_timeout_us; /* between two requests, and for an answer to be taken */
-	unsigned max_connections, max_streams;
+	unsigned max_connections; /* over TCP, and as many over Unix sockets */
+	unsigned max_streams;
 	size_t max_header, max_body;
 	const char *const *
 		allow_hosts; /* whom a Host header on TCP may name; borrowed, as long as the config is in force */
@@ -48,7 +49,6 @@ void http_free(struct http *http);
 void http_set_config(struct http *http, const struct http_config *config);
 /* The addresses in force, as listeners_text(). */
 const char *http_text(const struct http *http);
-unsigned http_connections(const struct http *http);
 unsigned http_streams(const struct http *http);
 
 /* The request. All of it is borrowed, and lives until it is answered. */

@@ -263,6 +263,28 @@ def test_one_connection_too_many_is_told(own_admin):
         each.close()
 
 
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+def test_one_kind_of_connections_leaves_the_other_its_own(own_admin, kind):
+    admin = own_admin(max_connections=3)
+    idle = [admin.connection(unix=kind == "unix") for _ in range(4)]
+    for each in idle:
+        each.connect()
+    assert status_of(read_to_end(idle[3].sock)) == 503
+    for _ in range(20):
+        assert admin.ask("GET", "/livez", unix=kind == "tcp").status == 200
+    for each in idle:
+        each.close()
+
+
+def test_who_never_says_anything_makes_room_for_others(own_admin):
+    admin = own_admin(max_connections=3, header_timeout="300ms")
+    idle = [admin.open() for _ in range(3)]
+    assert wait_until(lambda: admin.ask("GET", "/livez").status == 200, 5, "a place is free")
+    assert all(read_to_end(each) == b"" for each in idle)
+    for each in idle:
+        each.close()
+
+
 def test_whose_name_a_host_header_may_be(own_admin):
     admin = own_admin(allow_hosts=["localhost", "127.0.0.1", "::1", "coordd.example"])
     for host in ("localhost", "LOCALHOST:7421", "127.0.0.1:1", "[::1]:7421", "[::1]", "coordd.example"):
