@@ -44,6 +44,14 @@ class StaleAgent(CoorddError):
     """Another process has registered under this agent's name."""
 
 
+class MessageCoordinatorError(CoorddError):
+    """What a RedisMessageCoordinator raises."""
+
+
+class AgentRegistryError(CoorddError):
+    """What a RedisAgentRegistry raises."""
+
+
 class Settle(Exception):
     """What a handler raises to say what becomes of its message."""
 

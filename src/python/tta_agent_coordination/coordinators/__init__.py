@@ -1,0 +1,4 @@
+"""Coordinators."""
+from .redis_coordinator import RedisMessageCoordinator
+
+__all__ = ["RedisMessageCoordinator"]

@@ -1,0 +1,4 @@
+"""Registries."""
+from .redis_registry import RedisAgentRegistry
+
+__all__ = ["RedisAgentRegistry"]
