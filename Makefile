@@ -28,21 +28,23 @@ ctl_src   := $(sort $(wildcard src/ctl/*.c))
 unit_src  := $(sort $(wildcard tests/unit/test_*.c))
 tlib_src  := $(sort $(wildcard tests/lib/*.c))
 fuzz_src  := $(sort $(wildcard tests/fuzz/fuzz_*.c))
-bench_src := $(sort $(wildcard tests/bench/*.c))
+bench_client := tests/bench/client_coord.c
+bench_src := $(filter-out $(bench_client),$(sort $(wildcard tests/bench/*.c)))
 contract_src := $(sort $(wildcard tests/contract/*.c))
 # Every script that the table names has to be there.
 lua       := $(sort $(wildcard src/store/lua/*.lua) \
 	$(shell awk -F '"' '/^SCRIPT/ { print "src/store/lua/" $$2 ".lua" }' src/store/scripts.def))
 all_src   := $(wildcard src/*.c) $(filter-out $(main_src),$(lib_src)) $(ctl_src)
-all_c     := $(all_src) $(unit_src) $(tlib_src) $(fuzz_src) $(bench_src) $(contract_src)
+all_c     := $(all_src) $(unit_src) $(tlib_src) $(fuzz_src) $(bench_src) $(bench_client) $(contract_src)
 all_h     := $(sort $(wildcard src/*.h src/*/*.h tests/lib/*.h))
+formatted := $(all_c) $(all_h) $(wildcard docs/examples/c/*.c)
 
 objects    = $(patsubst %.c,$(OUT)/%.o,$1)
 gen       := $(OUT)/gen/scripts_gen.h
 archive   := $(OUT)/libcoordd.a
 unit_bin  := $(patsubst tests/unit/%.c,$(OUT)/unit/%,$(unit_src))
 fuzz_bin  := $(patsubst tests/fuzz/%.c,$(OUT)/fuzz/%,$(fuzz_src))
-bench_bin := $(OUT)/bench/load
+bench_bin := $(OUT)/bench/load $(OUT)/bench/client_coord
 contract_bin := $(OUT)/contract/driver
 
 # --- how it is built ---------------------------------------------------------------------------
@@ -130,7 +132,12 @@ $(OUT)/fuzz/%: $(OUT)/tests/fuzz/%.o $(archive)
 	@mkdir -p $(@D)
 	$(q)$(CC) $(LDFLAGS_ALL) -fsanitize=fuzzer -o $@ $^ $(LIBS)
 
-$(bench_bin): $(call objects,$(bench_src) src/base/hist.c)
+$(OUT)/bench/load: $(call objects,$(bench_src) src/base/hist.c)
+	$(call say,LINK,$@)
+	@mkdir -p $(@D)
+	$(q)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS)
+
+$(OUT)/bench/client_coord: $(call objects,$(bench_client)) $(archive)
 	$(call say,LINK,$@)
 	@mkdir -p $(@D)
 	$(q)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS)
@@ -224,6 +231,10 @@ bench: deps-bench ## compare with beanstalkd and raw Redis lists, count instruct
 	@COORDD=$(OUT)/coordd tests/bench/run $(BENCH_ARGS)
 	@COORDD=$(OUT)/coordd tests/bench/callgrind
 
+bench-clients: deps-bench ## messages per second of each client library, closed loop and pipelined; two minutes
+	$(again) all $(bench_bin)
+	@COORDD=$(OUT)/coordd tests/bench/clients $(BENCH_ARGS)
+
 soak: deps ## memory over 10 million messages; 10,000 queues, connections, agents; takes minutes
 	$(again) all $(bench_bin)
 	@COORDD=$(abspath $(OUT))/coordd $(PYTHON) -B tests/soak $(SOAK_ARGS)
@@ -236,11 +247,11 @@ model: deps-model ## search the models in tests/model, and see that they notice 
 lint: format-check tidy cppcheck layers docs-check shellcheck check-unit-files mypy ## all of the following checks
 
 format: deps-lint ## reformat the C files
-	clang-format -i $(all_c) $(all_h)
+	clang-format -i $(formatted)
 format-check: deps-lint ## is every C file formatted?
-	@for f in $(all_c) $(all_h); do clang-format $$f | cmp -s - $$f || { echo "$$f: not formatted"; bad=1; }; \
+	@for f in $(formatted); do clang-format $$f | cmp -s - $$f || { echo "$$f: not formatted"; bad=1; }; \
 	 done; test -z "$$bad" || { echo "make format would mend that"; exit 1; }
-	@echo "format: $(words $(all_c) $(all_h)) files are formatted"
+	@echo "format: $(words $(formatted)) files are formatted"
 
 tidy: deps-lint $(gen) ## clang-tidy
 	@printf '%s\n' $(all_c) | xargs -P $$(nproc) -I FILE \
@@ -318,7 +329,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: all units deps demo run check check-unit check-integration check-python mypy check-asan check-metrics check-systemd valgrind coverage fuzz \
-	under-valgrind fuzzers bench soak model lint format format-check tidy cppcheck layers docs-check shellcheck check-unit-files install \
+	under-valgrind fuzzers bench bench-clients soak model lint format format-check tidy cppcheck layers docs-check shellcheck check-unit-files install \
 	uninstall clean help FORCE
 .SECONDARY:
 FORCE:
