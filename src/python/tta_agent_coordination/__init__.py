@@ -1,4 +1,5 @@
 """tta_agent_coordination: messages, agents and circuit breakers over coordd."""
+from .agent import Agent
 from .connection import Connection
 from .consumer import Consumer, Delivery
 from .coordinators import RedisMessageCoordinator
@@ -29,6 +30,7 @@ from .resilience import (
 )
 
 __all__ = [
+    "Agent",
     "AgentId",
     "AgentMessage",
     "AgentProxy",

@@ -21,7 +21,18 @@ def cut(text: str) -> str:
 class Delivery:
     """A message that is ours until it is settled, or its lease ends."""
 
-    __slots__ = ("_connection", "agent", "token", "queue_message", "visibility_deadline", "fence", "is_lost", "on_lost")
+    __slots__ = (
+        "_connection",
+        "agent",
+        "token",
+        "queue_message",
+        "visibility_deadline",
+        "fence",
+        "came_at",
+        "is_settled",
+        "is_lost",
+        "on_lost",
+    )
 
     def __init__(self, connection: Connection, agent: Any, received: dict[str, Any]) -> None:
         self._connection = connection
@@ -30,8 +41,10 @@ class Delivery:
         self.queue_message: dict[str, Any] = received["queue_message"]
         self.visibility_deadline: str | None = received["visibility_deadline"]
         self.fence: int = received["fence"]
+        self.came_at = connection._enter().time()  # by the loop's clock
+        self.is_settled = False  # or being settled
         self.is_lost = False  # somebody else may have it by now
-        self.on_lost: Callable[[], None] | None = None
+        self.on_lost: Callable[[], object] | None = None
 
     @property
     def message(self) -> dict[str, Any]:
@@ -48,28 +61,33 @@ class Delivery:
         attempts: int = self.queue_message["delivery_attempts"]
         return attempts
 
+    def __str__(self) -> str:
+        return f"message {self.message['message_id']}"
+
     def _lose(self) -> None:
-        self.is_lost = True
-        if self.on_lost is not None:
-            self.on_lost()
+        if not self.is_lost:
+            self.is_lost = True
+            if self.on_lost is not None:
+                self.on_lost()
+
+    async def _settle(self, method: str, timeout: float | None = None, **params: Any) -> bool:
+        self.is_settled = True
+        if isinstance(params.get("error"), str):
+            params["error"] = cut(params["error"])
+        done: bool = await self._connection.call(method, timeout=timeout, agent=self.agent, token=self.token, **params)
+        return done
 
     async def ack(self) -> bool:
         """It is done. False: it was not ours any more."""
-        done: bool = await self._connection.call("ack", agent=self.agent, token=self.token)
-        return done
+        return await self._settle("ack")
 
     async def nack(self, failure: str = "transient", error: str | None = None, delay: float | None = None) -> bool:
         """It failed: deliver it again after `delay` or the queue's backoff; "permanent": to the dead letters."""
-        text = None if error is None else cut(error)
-        done: bool = await self._connection.call(
-            "nack", agent=self.agent, token=self.token, failure=failure, error=text, delay=delay
-        )
-        return done
+        return await self._settle("nack", failure=failure, error=error, delay=delay)
 
     async def release(self, delay: float | None = None) -> bool:
         """Hand it back without counting a failure."""
-        done: bool = await self._connection.call("release", agent=self.agent, token=self.token, delay=delay)
-        return done
+        return await self._settle("release", delay=delay)
 
     async def extend(self, visibility_timeout: float) -> str | None:
         """Keep it for so long from now; None when it is not ours any more."""
@@ -84,6 +102,7 @@ class Consumer(Stream[Delivery]):
 
     _method = "consume"
     _key = "consumer_id"
+    _undo = "cancel"
 
     def __init__(
         self,
@@ -123,20 +142,29 @@ class Consumer(Stream[Delivery]):
 
     def _disconnected(self) -> None:
         """What nobody has looked at yet is handed back; what ends with the connection is lost."""
-        waiting, self._items = list(self._items), type(self._items)()
+        super()._disconnected()
         lost, self._out = list(self._out.values()), {}
-        for delivery in waiting:
-            if self.lease != "connection":
-                self._connection._give_back(delivery.agent, delivery.token)
+        self._drop(self.lease != "connection")
         for delivery in lost:
             delivery._lose()
-        super()._disconnected()
+
+    def _drop(self, is_ours: bool) -> None:
+        """Forget what nobody has looked at yet, and hand it back while it is ours."""
+        while self._items:
+            delivery = self._items.popleft()
+            if is_ours:
+                self._connection._give_back(delivery.agent, delivery.token)
+
+    def _begin_anew(self) -> None:
+        """Its holder has a new incarnation: what it was given is lost, and it has to be asked for again."""
+        self._drop(False)
+        self._leave()
 
     async def cancel(self) -> None:
         """Take no more. What is not settled was handed back when this returns; cancelling twice is harmless."""
         consumer_id = self._id
         self._finish(None)
-        self._items.clear()
+        self._drop(consumer_id is None and self.lease != "connection")
         if consumer_id is not None:
             await self._connection.call("cancel", consumer_id=consumer_id)
 

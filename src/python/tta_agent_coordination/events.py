@@ -18,11 +18,16 @@ S = TypeVar("S", bound="Stream[Any]")
 MAX_EVENTS = 10_000
 
 
+def ignore(error: CoorddError | None, result: Any) -> None:
+    """For an answer that changes nothing."""
+
+
 class Stream(Generic[T], AsyncIterator[T]):
     """Items that come over a connection, and over the next one when it breaks. For one reader."""
 
     _method: str
     _key: str  # what names the stream in the answer, and in what comes
+    _undo: str  # the method that ends it
 
     def __init__(self, connection: Connection, params: dict[str, Any], is_renewed: bool = True) -> None:
         self._connection = connection
@@ -34,6 +39,7 @@ class Stream(Generic[T], AsyncIterator[T]):
         self._started: asyncio.Future[None] = self._loop.create_future()
         self._id: str | None = None
         self._is_asked = False
+        self._asked = 0  # how often; the answer that counts is to the last
         self._is_over = False
         self._error: CoorddError | None = None
         connection._streams[self] = None
@@ -75,13 +81,23 @@ class Stream(Generic[T], AsyncIterator[T]):
         if self._is_over or self._is_asked or not self._connection._is_open:
             return
         self._is_asked = True
-        self._connection._submit(self._method, self._params, then=self._answered)
+        self._asked += 1
+        count = self._asked
+        self._connection._submit(self._method, self._params, then=lambda *answer: self._answered(count, *answer))
 
-    def _answered(self, error: CoorddError | None, result: Any) -> None:
+    def _answered(self, count: int, error: CoorddError | None, result: Any) -> None:
         if error is not None:
+            if count != self._asked or self._is_over:
+                return
+            if error.code == "not_found" and not self._is_renewed:
+                self._is_asked = False  # who asks knows what is missing, and asks again when it is there
+                return
             self._finish(error)
             return
         name: str = result[self._key]
+        if count != self._asked or self._is_over:  # nobody wants it any more
+            self._connection._submit(self._undo, {self._key: name}, then=ignore)
+            return
         self._id = name
         self._connection._receivers[name] = self
         if not self._started.done():
@@ -90,6 +106,16 @@ class Stream(Generic[T], AsyncIterator[T]):
     def _disconnected(self) -> None:
         self._id = None
         self._is_asked = False
+
+    def _leave(self) -> None:
+        """End it at the broker, so that it can be asked for anew."""
+        self._is_asked = False
+        self._asked += 1
+        if self._id is not None:
+            self._connection._receivers.pop(self._id, None)
+            if self._connection._is_open:
+                self._connection._submit(self._undo, {self._key: self._id}, then=ignore)
+            self._id = None
 
     def _came(self, item: dict[str, Any]) -> None:
         raise NotImplementedError
@@ -117,6 +143,7 @@ class Watch(Stream["dict[str, Any]"]):
 
     _method = "watch"
     _key = "watch_id"
+    _undo = "unwatch"
 
     def __init__(self, connection: Connection, classes: tuple[str, ...]) -> None:
         self._lost: dict[str, Any] | None = None
