@@ -88,18 +88,20 @@ class RedisAgentRegistry(Attached, AgentRegistry):
         return [local.agent for local in self._local.values()]
 
     def _start(self, local: _Local, work: Callable[[_Local], Awaitable[None]], what: str) -> None:
-        """Do it in the background, and remember how it went."""
+        """Do it in the background, and remember how it went. What goes wrong in the same way again is logged once."""
+        agent_id = local.agent.agent_id
 
         async def watched() -> None:
             try:
                 await work(local)
             except Exception as error:
+                if str(error) != local.error:
+                    logger.warning("%s %s: %s", what, agent_text(agent_id), error)
                 local.error = str(error)
-                raise
-            local.error = None
+            else:
+                local.error = None
 
-        agent_id = local.agent.agent_id
-        self._background.start(agent_key(agent_id), watched, f"{what} {agent_text(agent_id)}")
+        self._background.start(agent_key(agent_id), watched, what)
         self._wake()
 
     async def _register(self, local: _Local) -> None:
