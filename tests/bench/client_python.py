@@ -11,8 +11,8 @@ import sys
 import time
 import uuid
 
+from tta_agent_coordination import Connection
 from tta_agent_coordination.blocking import Client
-from tta_agent_coordination.connection import Connection
 
 SENDER, QUEUE = {"type": "bench"}, {"type": "bench-queue"}
 PAYLOAD = {"body": bytes(256)}

@@ -32,7 +32,7 @@ from typing import Any, TypeVar
 
 from .connection import Connection
 from .consumer import Consumer, Delivery
-from .errors import CoorddError, Permanent, Release, RequestTimeout, Retry, StaleAgent
+from .errors import CoorddError, Permanent, Release, RequestTimeout, Retry, Settle, StaleAgent
 
 log = logging.getLogger("tta_agent_coordination")
 
@@ -572,7 +572,10 @@ class _Line:
         except Release as release:
             await self._settle(delivery, "release", delay=release.delay)
         except Exception as error:
-            log.warning("%s: the handler of %s failed", self.agent, delivery, exc_info=error)
+            if isinstance(error, Settle):  # said on purpose, where the handler knows why
+                log.info("%s: the handler of %s: %s %s", self.agent, delivery, type(error).__name__, error)
+            else:
+                log.warning("%s: the handler of %s failed", self.agent, delivery, exc_info=error)
             failure = "permanent" if isinstance(error, Permanent) else "timeout" if isinstance(error, TimeoutError) else "transient"
             delay = error.delay if isinstance(error, Retry) else None
             text = str(error) if isinstance(error, (Permanent, Retry)) and str(error) else f"{type(error).__name__}: {error}"
