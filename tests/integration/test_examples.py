@@ -37,3 +37,22 @@ def test_the_page_names_every_program():
     programs = sorted(str(path.relative_to(DIRECTORY)) for path in DIRECTORY.glob("*/*.*") if path.parent.name != "__pycache__")
     assert sorted(re.findall(r"\(((?:python|c)/[\w.]+)\)", PAGE)) == programs
     assert sorted({Path(each).stem for each in programs}) == sorted(SHOWN)
+
+
+def test_what_the_readme_shows(own, tmp_path):
+    """A worker answers who asks it; the one in C is compiled."""
+    section = (REPO / "README.md").read_text().split("\n## Use it from your program\n")[1].split("\n## ")[0]
+    url = f"unix://{own().unix_path}"
+    worker, asker = (
+        block.replace("tcp://127.0.0.1:7420", url) for block in re.findall(r"^```python\n(.*?)^```", section, re.M | re.S)
+    )
+    with subprocess.Popen([sys.executable, "-B", "-c", worker], stdin=subprocess.DEVNULL, env=PYTHON) as process:
+        try:
+            assert run(sys.executable, "-B", "-c", asker, env=PYTHON, timeout=within(60)) == "{'text': 'HELLO'}\n"
+        finally:
+            process.terminate()
+    assert process.returncode == 0
+
+    source = tmp_path / "worker.c"
+    source.write_text(re.search(r"^```c\n(.*?)^```", section, re.M | re.S)[1])
+    run("cc", "-std=c11", "-Wall", "-Wextra", "-Werror", f"-I{REPO}/src/client", "-fsyntax-only", source)
