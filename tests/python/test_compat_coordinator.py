@@ -216,6 +216,16 @@ def test_a_permanent_failure_is_a_dead_letter(using):
     assert metrics.told == [("ok", 1), ("permanent", 1)] * 2
 
 
+def test_nobody_has_to_count(using):
+    async def body(coordinator):
+        worker = an_agent()
+        await coordinator.send_message(ME, worker, a_message(worker))
+        received = await coordinator.receive(worker)
+        assert await coordinator.nack(worker, received.token) is True
+
+    using(body)
+
+
 def test_metrics_that_fail_or_lack_something_are_passed_over(using):
     class Poor:
         def inc_delivered_ok(self, count):
@@ -270,11 +280,14 @@ def test_the_same_message_is_there_once(using):
 
 def test_what_cannot_be_sent_is_a_result(using):
     metrics = Metrics()
+    endless = {}
+    endless["again"] = endless
 
     async def body(coordinator):
         worker = an_agent()
         for wrong, why in (
-            ({"payload": {"a": [object()]}}, "payload.a[0]: a object cannot be sent"),
+            ({"payload": {"a": [object()]}}, "payload.a[0] is of the type object, which cannot be sent"),
+            ({"payload": endless}, "recursion"),
             ({"message_id": "x" * 200}, "message_id"),
             ({"payload": {"n": 1 << 70}}, "bad_request"),
         ):
@@ -284,7 +297,7 @@ def test_what_cannot_be_sent_is_a_result(using):
         assert not result.delivered and "recipient" in result.error
 
     using(body, metrics=metrics)
-    assert metrics.told == [("error", 1)] * 4
+    assert metrics.told == [("error", 1)] * 5
 
 
 def test_a_broadcast_has_a_result_for_each(using, monkeypatch):

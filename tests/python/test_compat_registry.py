@@ -284,7 +284,7 @@ def test_an_agent_that_fails_is_shown_and_recovers(using, caplog):
         registry.register(wrong)
         await registry.flush()
         rows = {row["name"]: row for row in await registry.list_registered()}
-        assert "state.bad: a object cannot be sent" in rows[broken.name]["error"] and rows[broken.name]["alive"]
+        assert "state.bad is of the type object" in rows[broken.name]["error"] and rows[broken.name]["alive"]
         row = rows["a\nb:default"]
         assert (row["alive"], row["last_heartbeat"], row["registered"]) == (False, None, False)
         assert "bad_request" in row["error"] and "bad_request" in registry.snapshot()["a\nb:default"]["error"]
@@ -418,6 +418,12 @@ def test_a_broker_that_is_away(run, make_broker, caplog):
 
         await eventually(is_there)
         assert sum("Connection refused" in line for line in caplog.messages) <= 2  # told once, not with each heartbeat
+        broker.kill()
+
+        async def is_missed():
+            return "error" in registry.snapshot()[worker.name]
+
+        await eventually(is_missed)
         await registry.close()
         await connection.close()
 

@@ -16,12 +16,16 @@ class Attached:
     `key_prefix` is the namespace: what has different prefixes does not see each other. A `:` at its end does not count.
     """
 
-    def __init__(self, connection: Connection | str | Sequence[str], key_prefix: str) -> None:
+    def __init__(
+        self, connection: Connection | str | Sequence[str], key_prefix: str, idle_timeout: float = 10.0
+    ) -> None:
         self._owned: Connection | None = None
         if not isinstance(connection, Connection):
             if not isinstance(connection, (str, list, tuple)):
                 raise TypeError(f"connection: a {type(connection).__name__} is neither a coordd URL nor a Connection")
-            connection = self._owned = Connection(connection)
+            connection = self._owned = Connection(
+                connection, name=type(self).__name__, idle_timeout=idle_timeout
+            )
         self._connection = connection.in_namespace(key_prefix.rstrip(":"))
 
     async def _ask(self, kind: type[E], method: str, params: dict[str, Any]) -> Any:

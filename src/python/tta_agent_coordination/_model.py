@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 import pydantic
 
 _M = TypeVar("_M", bound="Model")
+# A name, or a place and the step from there: spelled out only when somebody is to read it.
+_Place = str | tuple[Any, str | int]
 
 
 class Model(pydantic.BaseModel):
@@ -56,38 +58,42 @@ class Model(pydantic.BaseModel):
             return self.copy(update=update, deep=deep)
 
 
-def to_wire(value: object, where: str = "value") -> Any:
+def to_wire(value: object, where: _Place = "value") -> Any:
     """`value` in what MessagePack and JSON share, and bytes: enums become their values, models and dataclasses maps, times
     ISO 8601, keys text as in JSON. TypeError names the place of what has no such form: `payload.items[3]`."""
+    if value is None or type(value) in (str, int, float, bool, bytes):
+        return value
     if isinstance(value, enum.Enum):
         return to_wire(value.value, where)
-    if value is None or isinstance(value, (bool, int, float, str, bytes)):
+    if isinstance(value, (bool, int, float, str, bytes)):
         return value
     if isinstance(value, pydantic.BaseModel):
-        return {key: to_wire(inner, f"{where}.{key}") for key, inner in value}
+        return {key: to_wire(inner, (where, key)) for key, inner in value}
     if isinstance(value, Mapping):
-        return {key: to_wire(inner, f"{where}.{key}") for key, inner in _text_keys(value, where)}
+        return {(text := _key(key, where)): to_wire(inner, (where, text)) for key, inner in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
-        return [to_wire(inner, f"{where}[{i}]") for i, inner in enumerate(value)]
+        return [to_wire(inner, (where, i)) for i, inner in enumerate(value)]
     if isinstance(value, (datetime.datetime, datetime.date, datetime.time)):
         return value.isoformat()
     if isinstance(value, uuid.UUID):
         return str(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {each.name: to_wire(getattr(value, each.name), f"{where}.{each.name}") for each in dataclasses.fields(value)}
-    raise TypeError(f"{where}: a {type(value).__name__} cannot be sent")
+        return {each.name: to_wire(getattr(value, each.name), (where, each.name)) for each in dataclasses.fields(value)}
+    raise TypeError(f"{_spell(where)} is of the type {type(value).__name__}, which cannot be sent")
 
 
-def _text_keys(value: Mapping[Any, object], where: str) -> list[tuple[str, object]]:
-    """The items, with the keys that json.dumps() takes as the text that it makes of them."""
-    items = []
-    for key, inner in value.items():
-        key = key.value if isinstance(key, enum.Enum) else key
-        if key is None or isinstance(key, bool):
-            key = {None: "null", True: "true", False: "false"}[key]
-        elif isinstance(key, (int, float, uuid.UUID)):
-            key = str(key)
-        elif not isinstance(key, str):
-            raise TypeError(f"{where}: a {type(key).__name__} cannot be a key")
-        items.append((key, inner))
-    return items
+def _key(key: object, where: _Place) -> str:
+    """A key of a map as the text that json.dumps() makes of it."""
+    key = key.value if isinstance(key, enum.Enum) else key
+    if key is None or isinstance(key, bool):
+        return {None: "null", True: "true", False: "false"}[key]
+    if isinstance(key, (str, int, float, uuid.UUID)):
+        return str(key)
+    raise TypeError(f"{_spell(where)} has a key of the type {type(key).__name__}, which cannot be sent")
+
+
+def _spell(where: _Place) -> str:
+    if isinstance(where, str):
+        return where
+    parent, step = where
+    return f"{_spell(parent)}[{step}]" if isinstance(step, int) else f"{_spell(parent)}.{step}"

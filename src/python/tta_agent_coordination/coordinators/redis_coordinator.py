@@ -61,7 +61,7 @@ class RedisMessageCoordinator(Attached, MessageCoordinator):
             answer = await self._call(
                 "send", sender=agent_wire(sender), recipient=agent_wire(recipient), message=message_wire(message)
             )
-        except (MessageCoordinatorError, TypeError) as error:
+        except (MessageCoordinatorError, TypeError, RecursionError) as error:
             return self._failed(message, recipient, error)
         return self._sent(answer)
 
@@ -80,7 +80,7 @@ class RedisMessageCoordinator(Attached, MessageCoordinator):
                     message=message_wire(message),
                     recipients=[agent_wire(each) for each in some],
                 )
-            except (MessageCoordinatorError, TypeError) as error:
+            except (MessageCoordinatorError, TypeError, RecursionError) as error:
                 results += [self._failed(message, each, error) for each in some]
             else:
                 results += [self._sent(answer) for answer in answers]

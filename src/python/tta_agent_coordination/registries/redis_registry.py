@@ -47,11 +47,12 @@ class RedisAgentRegistry(Attached, AgentRegistry):
         heartbeat_ttl_s: float = 30.0,
         heartbeat_interval_s: float | None = None,
     ) -> None:
-        super().__init__(connection, key_prefix)
         self._ttl = float(heartbeat_ttl_s)
         self._interval = self._ttl / 3 if heartbeat_interval_s is None else float(heartbeat_interval_s)
         if self._ttl <= 0 or self._interval <= 0:
             raise ValueError("heartbeat_ttl_s and heartbeat_interval_s are seconds above 0")
+        # A broker that hangs has to be noticed within the ttl.
+        super().__init__(connection, key_prefix, idle_timeout=min(10.0, self._ttl / 3))
         self._local: dict[tuple[str, str], _Local] = {}
         self._background = Background()
         self._wants_heartbeats = False

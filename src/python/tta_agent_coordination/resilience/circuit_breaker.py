@@ -24,7 +24,8 @@ logger = logging.getLogger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
 
-ASK_TIMEOUT = 5.0  # seconds that a call is held up at most when coordd does not answer
+# Seconds that a call is held up at most when coordd does not answer; for as long the next ones do not ask.
+ASK_TIMEOUT = 5.0
 
 
 class CircuitBreakerState(str, Enum):
@@ -76,6 +77,7 @@ class CircuitBreaker(Attached):
         super().__init__(connection, key_prefix)
         self.name = name
         self.config = config or CircuitBreakerConfig()
+        self._ask_after = 0.0  # by the loop's clock
 
     async def initialize(self) -> None:
         """See whether coordd can be reached. Nothing has to be loaded: it knows the state."""
@@ -113,6 +115,9 @@ class CircuitBreaker(Attached):
     execute = call
 
     async def _acquire(self) -> dict[str, Any]:
+        now = asyncio.get_running_loop().time
+        if now() < self._ask_after:
+            return UNASKED
         try:
             asked = await self._connection.call(
                 "breaker_acquire", name=self.name, config=asdict(self.config), timeout=ASK_TIMEOUT
@@ -120,8 +125,9 @@ class CircuitBreaker(Attached):
         except CoorddError as error:
             if not error.retryable:
                 raise
-            logger.warning("circuit breaker %s cannot be asked, the call is made: %s", self.name, error)
-            return {"permit": None, "state": CircuitBreakerState.CLOSED.value}
+            logger.warning("circuit breaker %s cannot be asked, calls are made: %s", self.name, error)
+            self._ask_after = now() + ASK_TIMEOUT
+            return UNASKED
         if not asked["permitted"]:
             state, retry_after = CircuitBreakerState(asked["state"]), asked["retry_after"]
             until = f", again in {retry_after:.1f} s" if retry_after is not None else ": all probes are out"
@@ -189,6 +195,7 @@ class CircuitBreaker(Attached):
         await self._detach()
 
 
+UNASKED: dict[str, Any] = {"permit": None, "state": CircuitBreakerState.CLOSED.value}
 COUNTS = (
     "failure_count",
     "half_open_calls",
