@@ -9,8 +9,8 @@ import dataclasses
 import datetime
 import enum
 import uuid
-from collections.abc import Mapping
-from typing import Any, TypeVar
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar, cast
 
 import pydantic
 
@@ -70,9 +70,10 @@ def to_wire(value: object, where: _Place = "value") -> Any:
     if isinstance(value, pydantic.BaseModel):
         return {key: to_wire(inner, (where, key)) for key, inner in value}
     if isinstance(value, Mapping):
-        return {(text := _key(key, where)): to_wire(inner, (where, text)) for key, inner in value.items()}
+        items = cast("Mapping[object, object]", value).items()
+        return {(text := _key(key, where)): to_wire(inner, (where, text)) for key, inner in items}
     if isinstance(value, (list, tuple, set, frozenset)):
-        return [to_wire(inner, (where, i)) for i, inner in enumerate(value)]
+        return [to_wire(inner, (where, i)) for i, inner in enumerate(cast("Iterable[object]", value))]
     if isinstance(value, (datetime.datetime, datetime.date, datetime.time)):
         return value.isoformat()
     if isinstance(value, uuid.UUID):

@@ -69,6 +69,7 @@ class RegisteredAgent(Protocol):
     @property
     def agent_id(self) -> AgentId:
         """Under which it is registered."""
+        ...
 
 
 class AgentRegistry(ABC):

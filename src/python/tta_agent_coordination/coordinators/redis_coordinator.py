@@ -70,7 +70,7 @@ class RedisMessageCoordinator(Attached, MessageCoordinator):
     ) -> list[MessageResult]:
         """Send it to each of them; the results are in their order. One recipient whose name is not valid refuses it for all of the
         thousand that it is among."""
-        results = []
+        results: list[MessageResult] = []
         for start in range(0, len(recipients), MAX_BATCH):
             some = recipients[start : start + MAX_BATCH]
             try:

@@ -204,7 +204,7 @@ class RedisAgentRegistry(Attached, AgentRegistry):
                 break
             rows += page
             after = {"after": page[-1]["agent_id"]}
-        known = set()
+        known: set[tuple[str, str]] = set()
         for row in rows:
             row["last_heartbeat"] = datetime.datetime.fromisoformat(row["last_heartbeat"]).timestamp()
             key = (row["agent_id"]["type"], row["agent_id"]["instance"])
