@@ -231,7 +231,7 @@ bench: deps-bench ## compare with beanstalkd and raw Redis lists, count instruct
 	@COORDD=$(OUT)/coordd tests/bench/run $(BENCH_ARGS)
 	@COORDD=$(OUT)/coordd tests/bench/callgrind
 
-bench-clients: deps-bench ## messages per second of each client library, closed loop and pipelined; two minutes
+bench-clients: deps-bench ## messages per second of each client library, closed loop and pipelined; three minutes
 	$(again) all $(bench_bin)
 	@COORDD=$(OUT)/coordd tests/bench/clients $(BENCH_ARGS)
 
