@@ -63,7 +63,7 @@ enum coord_status client_call_on(struct coord_client *c, uint64_t generation,
 struct client_sink {
 	TAILQ_ENTRY(client_sink) link;
 	uint64_t generation; /* set by client_sink_add(); 0: in no list */
-	unsigned char id_len;
+	uint16_t id_len;
 	char id[CLIENT_SINK_ID];
 	/* As coord_notice_fn; `param` is a map. */
 	void (*fn)(void *arg, const char *method, const msgpack_object *param);

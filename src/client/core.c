@@ -13,7 +13,7 @@
  * Bytes are proven to be one complete frame within the limits (proto/frame.h) before msgpack-c
  * sees them: its decoder reserves memory for whatever an array's header announces.
  */
-#include "client/client_impl.h"
+#include "client/own.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -30,6 +30,7 @@
 #include "proto/rpc.h"
 
 #define READ_SIZE      65536
+#define OUT_SIZE       4096
 #define READS_PER_TURN 16
 #define NOTICE_MAX     63 /* bytes of a notification's method; the broker's are shorter */
 
@@ -53,7 +54,8 @@ struct coord {
 	/* Answers mostly come in the order of the requests, so a search ends at the first. */
 	TAILQ_HEAD(, request) pending;
 
-	msgpack_sbuffer out;
+	char *out;
+	size_t out_len, out_cap;
 	size_t out_done;      /* bytes of `out` that left */
 	uint64_t out_total;   /* bytes ever queued */
 	bool is_write_broken; /* the peer takes no more; what it said may still be read */
@@ -63,6 +65,7 @@ struct coord {
 	struct frame_scan scan; /* of the frame that `in` begins with */
 	bool is_reading;        /* functions of the caller may be on the stack */
 	msgpack_zone *zone;     /* of the tree that one of them sees; NULL before the first */
+	struct str told;        /* the frame that it was read from */
 
 	coord_notice_fn *notice;
 	void *notice_arg;
@@ -284,7 +287,6 @@ coord_attach(int fd)
 		fcntl(fd, F_SETFL, flags | O_NONBLOCK);
 	c->fd = fd;
 	TAILQ_INIT(&c->pending);
-	msgpack_sbuffer_init(&c->out);
 	return c;
 }
 
@@ -303,7 +305,7 @@ coord_free(struct coord *c)
 		return;
 	while (!TAILQ_EMPTY(&c->pending))
 		request_free(c, TAILQ_FIRST(&c->pending));
-	msgpack_sbuffer_destroy(&c->out);
+	free(c->out);
 	if (c->zone)
 		msgpack_zone_free(c->zone);
 	free(c->in);
@@ -346,15 +348,86 @@ end(struct coord *c, enum coord_status status, const char *fmt, ...)
 
 /* --- out --------------------------------------------------------------------- */
 
+/* Room for `n` more bytes of output; NULL: no memory. */
+static char *
+out_reserve(struct coord *c, size_t n)
+{
+	size_t cap = c->out_cap ? c->out_cap : OUT_SIZE;
+	char *out;
+
+	while (cap - c->out_len < n)
+		cap *= 2;
+	if (cap != c->out_cap) {
+		out = realloc(c->out, cap);
+		if (!out)
+			return NULL;
+		c->out = out;
+		c->out_cap = cap;
+	}
+	return c->out + c->out_len;
+}
+
+size_t
+call_room(const char *method, const struct coord_params *params)
+{
+	return MP_HEAD_MAX + strlen(method) + 1 + MP_HEAD_MAX +
+	       (params ? params->pairs.size : 0);
+}
+
+char *
+call_write(char *to, const char *method, const struct coord_params *params)
+{
+	to = mp_write_str(to, str_of(method));
+	to = mp_write_array(to, params ? 1 : 0);
+	if (!params)
+		return to;
+	to = mp_write_map(to, params->n);
+	return mp_write_raw(to, (struct str){ params->pairs.data, params->pairs.size });
+}
+
+/* Count a request whose bytes stand behind the output. */
+static void
+request_begin(struct coord *c, struct request *r, const char *end)
+{
+	size_t n = (size_t)(end - (c->out + c->out_len));
+
+	c->out_len += n;
+	c->last_id = r->id;
+	c->out_total += n;
+	r->end = c->out_total;
+	TAILQ_INSERT_TAIL(&c->pending, r, link);
+}
+
+/* Room for a request, and its number; `*to` is it, not yet of the connection's `pending`. */
+static enum coord_status
+request_new(struct coord *c, size_t n, struct request **to, char **at)
+{
+	struct request *r;
+
+	if (c->end.status)
+		return c->end.status;
+	*at = out_reserve(c, 1 + 1 + MP_HEAD_MAX + n);
+	r = *at ? calloc(1, sizeof(*r)) : NULL;
+	if (!r)
+		return COORD_MEMORY;
+
+	/* Not 0, which the broker uses when it cannot tell which request it speaks of. A number
+	 * is used again after 4 billion requests: what is as old as that was answered. */
+	r->id = c->last_id + 1 ? c->last_id + 1 : 1;
+	*at = mp_write_array(*at, 4);
+	*at = mp_write_uint(*at, RPC_REQUEST);
+	*at = mp_write_uint(*at, r->id);
+	*to = r;
+	return COORD_OK;
+}
+
 /* Queue a request; `*to` is it, of the connection's `pending`. */
 static enum coord_status
-request_new(struct coord *c, const char *method, const struct coord_params *params,
-	    struct request **to)
+request_send(struct coord *c, const char *method, const struct coord_params *params,
+	     struct request **to)
 {
-	size_t before = c->out.size;
-	struct request *r;
-	msgpack_packer pk;
-	int bad = 0;
+	enum coord_status status;
+	char *at;
 
 	if (c->end.status)
 		return c->end.status;
@@ -362,35 +435,42 @@ request_new(struct coord *c, const char *method, const struct coord_params *para
 		return COORD_USAGE;
 	if (params && params->has_failed)
 		return COORD_MEMORY;
-	r = calloc(1, sizeof(*r));
-	if (!r)
-		return COORD_MEMORY;
+	status = request_new(c, call_room(method, params), to, &at);
+	if (!status)
+		request_begin(c, *to, call_write(at, method, params));
+	return status;
+}
 
-	/* Not 0, which the broker uses when it cannot tell which request it speaks of. A number
-	 * is used again after 4 billion requests: what is as old as that was answered. */
-	r->id = c->last_id + 1 ? c->last_id + 1 : 1;
+enum coord_status
+core_call(struct coord *c, struct str call, coord_answer_fn *fn, void *arg, uint32_t *id)
+{
+	struct request *r;
+	char *at;
+	enum coord_status status = request_new(c, call.n, &r, &at);
 
-	msgpack_packer_init(&pk, &c->out, msgpack_sbuffer_write);
-	bad |= msgpack_pack_array(&pk, 4);
-	bad |= msgpack_pack_int(&pk, RPC_REQUEST);
-	bad |= msgpack_pack_uint32(&pk, r->id);
-	bad |= msgpack_pack_str(&pk, strlen(method));
-	bad |= msgpack_pack_str_body(&pk, method, strlen(method));
-	bad |= msgpack_pack_array(&pk, params ? 1 : 0);
-	if (params) {
-		bad |= msgpack_pack_map(&pk, params->n);
-		bad |= msgpack_sbuffer_write(&c->out, params->pairs.data, params->pairs.size);
-	}
-	if (bad) {
-		c->out.size = before;
-		free(r);
+	if (status)
+		return status;
+	r->fn = fn;
+	r->arg = arg;
+	*id = r->id;
+	request_begin(c, r, mp_write_raw(at, call));
+	return COORD_OK;
+}
+
+enum coord_status
+core_notify(struct coord *c, const char *method, const struct coord_params *params)
+{
+	char *at, *end;
+
+	if (c->end.status)
+		return c->end.status;
+	at = out_reserve(c, 2 + call_room(method, params));
+	if (!at)
 		return COORD_MEMORY;
-	}
-	c->last_id = r->id;
-	c->out_total += c->out.size - before;
-	r->end = c->out_total;
-	TAILQ_INSERT_TAIL(&c->pending, r, link);
-	*to = r;
+	end = mp_write_uint(mp_write_array(at, 3), RPC_NOTIFICATION);
+	end = call_write(end, method, params);
+	c->out_len += (size_t)(end - at);
+	c->out_total += (size_t)(end - at);
 	return COORD_OK;
 }
 
@@ -398,7 +478,7 @@ enum coord_status
 coord_send(struct coord *c, const char *method, const struct coord_params *params, uint32_t *id)
 {
 	struct request *r;
-	enum coord_status status = request_new(c, method, params, &r);
+	enum coord_status status = request_send(c, method, params, &r);
 
 	if (!status)
 		*id = r->id;
@@ -410,7 +490,7 @@ coord_async(struct coord *c, const char *method, const struct coord_params *para
 	    coord_answer_fn *fn, void *arg)
 {
 	struct request *r;
-	enum coord_status status = request_new(c, method, params, &r);
+	enum coord_status status = request_send(c, method, params, &r);
 
 	if (!status) {
 		r->fn = fn;
@@ -422,21 +502,27 @@ coord_async(struct coord *c, const char *method, const struct coord_params *para
 bool
 coord_wants_write(const struct coord *c)
 {
-	return !c->end.status && !c->is_write_broken && c->out_done < c->out.size;
+	return !c->end.status && !c->is_write_broken && c->out_done < c->out_len;
+}
+
+size_t
+core_queued(const struct coord *c)
+{
+	return c->out_len - c->out_done;
 }
 
 /* Bytes of all requests that left so far. */
 static uint64_t
 out_left(const struct coord *c)
 {
-	return c->out_total - (c->out.size - c->out_done);
+	return c->out_total - core_queued(c);
 }
 
 enum coord_status
 coord_on_writable(struct coord *c)
 {
 	while (coord_wants_write(c)) {
-		ssize_t n = send(c->fd, c->out.data + c->out_done, c->out.size - c->out_done,
+		ssize_t n = send(c->fd, c->out + c->out_done, c->out_len - c->out_done,
 				 MSG_NOSIGNAL);
 
 		if (n > 0)
@@ -446,12 +532,11 @@ coord_on_writable(struct coord *c)
 		else if (errno != EINTR)
 			c->is_write_broken = true; /* reading will tell why */
 	}
-	if (c->out_done == c->out.size) {
-		msgpack_sbuffer_clear(&c->out);
-		c->out_done = 0;
-	} else if (c->out_done > c->out.size / 2) {
-		memmove(c->out.data, c->out.data + c->out_done, c->out.size - c->out_done);
-		c->out.size -= c->out_done;
+	if (c->out_done == c->out_len) {
+		c->out_len = c->out_done = 0;
+	} else if (c->out_done > c->out_len / 2) {
+		memmove(c->out, c->out + c->out_done, c->out_len - c->out_done);
+		c->out_len -= c->out_done;
 		c->out_done = 0;
 	}
 	return c->end.status;
@@ -574,6 +659,7 @@ frame_in(struct coord *c, const char *frame, size_t n)
 	uint64_t type, id;
 	uint32_t parts;
 
+	c->told = (struct str){ frame, n };
 	if (!mp_read_array(&m, &parts) || !parts || !mp_read_uint(&m, &type))
 		return end(c, COORD_PROTOCOL, "the peer does not speak MessagePack-RPC");
 	if (type == RPC_NOTIFICATION && parts == 3)
@@ -708,6 +794,25 @@ coord_on_notice(struct coord *c, coord_notice_fn *fn, void *arg)
 {
 	c->notice = fn;
 	c->notice_arg = arg;
+}
+
+enum coord_status
+core_end(struct coord *c, const struct coord_error *why)
+{
+	if (c->is_reading)
+		return COORD_USAGE;
+	if (!c->end.status)
+		c->end = *why;
+	c->is_reading = true;
+	tell_all(c);
+	c->is_reading = false;
+	return COORD_OK;
+}
+
+struct coord_reply *
+core_told(const struct coord *c)
+{
+	return reply_new(c->told.p, c->told.n);
 }
 
 /* --- taking answers ---------------------------------------------------------- */

@@ -1,5 +1,4 @@
 /* What waits: poll(2) around the core of core.c. */
-#include "client/coord.h"
 
 #include <errno.h>
 #include <netdb.h>
@@ -11,8 +10,9 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
-#include <time.h>
 #include <unistd.h>
+
+#include "client/own.h"
 
 static enum coord_status __attribute__((format(printf, 3, 4)))
 fail(struct coord_error *err, enum coord_status status, const char *fmt, ...)
@@ -29,20 +29,11 @@ fail(struct coord_error *err, enum coord_status status, const char *fmt, ...)
 	return status;
 }
 
-static int64_t
-now_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec * INT64_C(1000) + ts.tv_nsec / 1000000;
-}
-
 /* When a wait of `timeout_ms` from now ends; negative: never. */
 static int64_t
 deadline_of(int timeout_ms)
 {
-	return timeout_ms < 0 ? -1 : now_ms() + timeout_ms;
+	return timeout_ms < 0 ? -1 : client_now() + timeout_ms;
 }
 
 /* poll() one socket until the deadline: the events, 0 when time is up. */
@@ -52,7 +43,7 @@ wait_for(int fd, short events, int64_t deadline)
 	struct pollfd p = { .fd = fd, .events = events };
 
 	for (;;) {
-		int64_t left = deadline < 0 ? -1 : deadline - now_ms();
+		int64_t left = deadline < 0 ? -1 : deadline - client_now();
 
 		if (deadline >= 0 && left < 0)
 			left = 0;
@@ -90,69 +81,36 @@ connect_one(int family, const struct sockaddr *addr, socklen_t len, int64_t dead
 }
 
 static int
-connect_unix(const char *path, int64_t deadline, struct coord_error *err)
+connect_unix(const struct broker *a, int64_t deadline, struct coord_error *err)
 {
 	struct sockaddr_un addr = { .sun_family = AF_UNIX };
 	int fd;
 
-	if (path[0] != '/' || strlen(path) >= sizeof(addr.sun_path)) {
-		fail(err, COORD_USAGE,
-		     "the path of a unix:// URL is absolute and shorter than %zu bytes",
-		     sizeof(addr.sun_path));
-		return -1;
-	}
-	memcpy(addr.sun_path, path, strlen(path));
+	memcpy(addr.sun_path, a->host, strlen(a->host));
 	fd = connect_one(AF_UNIX, (struct sockaddr *)&addr, sizeof(addr), deadline);
 	if (fd < 0)
 		fail(err, errno == ETIMEDOUT ? COORD_TIMEOUT : COORD_CONNECT,
-		     "cannot connect to %s: %s", path, strerror(errno));
+		     "cannot connect to %s: %s", a->host, strerror(errno));
 	return fd;
 }
 
-/* Split HOST[:PORT], [V6][:PORT]; false when it is neither. */
-static bool
-split_host(const char *text, char host[256], const char **port)
-{
-	bool is_v6 = text[0] == '[';
-	const char *from = text + is_v6, *to = strpbrk(from, is_v6 ? "]/" : ":/");
-	size_t n = to ? (size_t)(to - from) : strlen(from);
-
-	if (!n || n > 255 || (is_v6 && (!to || *to != ']')))
-		return false;
-	memcpy(host, from, n);
-	host[n] = '\0';
-	from += n + is_v6;
-	if (*from == '\0') {
-		*port = COORD_PORT;
-		return true;
-	}
-	*port = from + 1;
-	return *from == ':' && **port && strspn(*port, "0123456789") == strlen(*port);
-}
-
 static int
-connect_tcp(const char *text, int64_t deadline, struct coord_error *err)
+connect_tcp(const struct broker *to, int64_t deadline, struct coord_error *err)
 {
 	struct addrinfo hints = { .ai_socktype = SOCK_STREAM }, *list, *a;
-	const char *port;
-	char host[256];
 	int fd = -1, one = 1, rc;
 
-	if (!split_host(text, host, &port)) {
-		fail(err, COORD_USAGE, "tcp://%s is not of the form tcp://HOST[:PORT]", text);
-		return -1;
-	}
-	rc = getaddrinfo(host, port, &hints, &list);
+	rc = getaddrinfo(to->host, to->port, &hints, &list);
 	if (rc) {
 		fail(err, rc == EAI_MEMORY ? COORD_MEMORY : COORD_CONNECT, "%s port %s: %s",
-		     host, port, rc == EAI_SYSTEM ? strerror(errno) : gai_strerror(rc));
+		     to->host, to->port, rc == EAI_SYSTEM ? strerror(errno) : gai_strerror(rc));
 		return -1;
 	}
 	for (a = list; a && fd < 0; a = a->ai_next)
 		fd = connect_one(a->ai_family, a->ai_addr, a->ai_addrlen, deadline);
 	if (fd < 0)
 		fail(err, errno == ETIMEDOUT ? COORD_TIMEOUT : COORD_CONNECT,
-		     "cannot connect to %s port %s: %s", host, port, strerror(errno));
+		     "cannot connect to %s port %s: %s", to->host, to->port, strerror(errno));
 	else
 		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 	freeaddrinfo(list);
@@ -163,15 +121,13 @@ struct coord *
 coord_connect(const char *url, int timeout_ms, struct coord_error *err)
 {
 	int64_t deadline = deadline_of(timeout_ms);
+	struct broker a;
 	struct coord *c;
-	int fd = -1;
+	int fd;
 
-	if (!strncmp(url, "unix://", 7))
-		fd = connect_unix(url + 7, deadline, err);
-	else if (!strncmp(url, "tcp://", 6))
-		fd = connect_tcp(url + 6, deadline, err);
-	else
-		fail(err, COORD_USAGE, "a URL begins with tcp:// or unix://");
+	if (broker_read(&a, url, err))
+		return NULL;
+	fd = a.is_unix ? connect_unix(&a, deadline, err) : connect_tcp(&a, deadline, err);
 	if (fd < 0)
 		return NULL;
 
@@ -208,7 +164,7 @@ coord_recv(struct coord *c, uint32_t id, int timeout_ms, struct coord_reply **re
 				    "what an answer or a notice calls must not wait for "
 				    "another");
 		}
-	} while (events && (deadline < 0 || now_ms() <= deadline));
+	} while (events && (deadline < 0 || client_now() <= deadline));
 
 	status = coord_take(c, id, reply, err);
 	if (status != COORD_AGAIN)

@@ -11,7 +11,7 @@ hexadecimal digits; seconds are numbers; `at` is CLOCK_MONOTONIC. Names (`as`) a
 	{"id": 4, "do": "watch", "on": "c1", "as": "w1", "classes": ["agent"]}
 	{"id": 5, "do": "agent", "on": "c1", "as": "a1", "type": "t", "instance": "i", "params": {KEY: HEX}}
 	{"id": 6, "do": "status" or "state", "of": "a1", "value": HEX}
-	{"id": 7, "do": "consume", "of": "a1", "as": "q1", "queue"?: ["t", "i"], "concurrency": 2, "params": {KEY: HEX}, "plan": PLAN}
+	{"id": 7, "do": "consume", "of": "a1" or "on": "c1", "as": "q1", "queue"?: ["t", "i"], "concurrency": 2, "params": {KEY: HEX}, "plan": PLAN}
 	{"id": 8, "do": "finish", "job": 12, "plan": PLAN}
 	{"id": 9, "do": "request", "of": "a1", "to": ["t", "i"], "payload": HEX, "timeout": 5}
 	{"id": 10, "do": "stop", "of": "a1", "timeout": 5}
@@ -290,6 +290,9 @@ class Connection:
             pytest.skip("the package has no agents yet")
         return Agent(self, type, instance, registration)
 
+    def consume(self, queue, concurrency=1, then="hang", params=None, **plan):
+        return Consumer({"on": self.name}, self.driver, queue, concurrency, params, {"then": then, **plan})
+
     def states(self):
         return self.driver.events_of(self.name, "state")
 
@@ -336,7 +339,7 @@ class Agent:
         ) and self.told("registered")[-1]
 
     def consume(self, queue=None, concurrency=1, then="hang", params=None, **plan):
-        return Consumer(self, queue, concurrency, params or {}, {"then": then, **plan})
+        return Consumer({"of": self.name}, self.driver, queue, concurrency, params, {"then": then, **plan})
 
     def request(self, to, payload, timeout=10):
         return self.driver.tell(
@@ -357,18 +360,14 @@ class Agent:
 
 
 class Consumer:
-    def __init__(self, agent, queue, concurrency, params, plan):
-        self.driver, self.name = agent.driver, f"q{next(_names)}"
-        where = {"queue": [queue["type"], queue["instance"]]} if queue else {}
-        self.driver.do(
-            "consume",
-            of=agent.name,
-            concurrency=concurrency,
-            params=packed(params),
-            plan=plan,
-            **{"as": self.name},
-            **where,
-        )
+    """Of an agent, or of a connection alone."""
+
+    def __init__(self, whose, driver, queue, concurrency, params, plan):
+        self.driver, self.name = driver, f"q{next(_names)}"
+        line = {**whose, "as": self.name, "concurrency": concurrency, "params": packed(params or {}), "plan": plan}
+        if queue:
+            line["queue"] = [queue["type"], queue["instance"]]
+        driver.do("consume", **line)
 
     def jobs(self):
         return [Job(self.driver, each) for each in self.driver.events_of(self.name, "job")]

@@ -458,8 +458,11 @@ connection_close(struct connection *c)
 			next = TAILQ_FIRST(&c->things);
 		}
 	}
-	while ((t = TAILQ_FIRST(&c->things)))
+	while ((t = TAILQ_FIRST(&c->things))) {
+		if (t->kind == CONSUMER)
+			coord_consumer_free(t->as.consumer);
 		thing_free(t); /* a watch is the client's */
+	}
 	coord_client_free(c->client);
 	while ((j = TAILQ_FIRST(&c->jobs))) {
 		coord_job_release(j->handle, -1, NULL, NULL);
@@ -723,19 +726,24 @@ on_job(void *arg, struct coord_job *handle)
 static void
 do_consume(json_int_t id, json_t *line)
 {
-	struct thing *agent = thing_of(line);
-	struct thing *t = thing_new(agent->connection, CONSUMER, line);
+	struct thing *agent = text_of(line, "of") ? thing_of(line) : NULL;
+	struct connection *c = agent ? agent->connection : connection_of(line);
+	struct thing *t = thing_new(c, CONSUMER, line);
 	json_t *queue = json_object_get(line, "queue");
+	const char *type = json_string_value(json_array_get(queue, 0));
+	const char *instance = json_string_value(json_array_get(queue, 1));
+	unsigned most = (unsigned)json_integer_value(json_object_get(line, "concurrency"));
 	struct coord_params *params = params_of(line);
 	struct coord_error err;
 
 	t->agent = agent;
 	t->plan = json_incref(json_object_get(line, "plan"));
-	t->as.consumer = coord_agent_consume(
-		agent->as.agent, json_string_value(json_array_get(queue, 0)),
-		json_string_value(json_array_get(queue, 1)),
-		(unsigned)json_integer_value(json_object_get(line, "concurrency")), params,
-		on_job, t, &err);
+	if (agent)
+		t->as.consumer = coord_agent_consume(agent->as.agent, type, instance, most,
+						     params, on_job, t, &err);
+	else
+		t->as.consumer = coord_client_consume(c->client, type, instance, most, params,
+						      on_job, t, &err);
 	coord_params_free(params);
 	if (t->as.consumer) {
 		answer(id, NULL, NULL);

@@ -122,6 +122,76 @@ class Driver:
             if error.code != "closed":
                 say(event="refused", of=name, error=error_of(error))
 
+    # --- jobs
+
+    async def do_consume(self, line):
+        """Of a connection alone: the program settles the deliveries."""
+        queue, params = line["queue"], unpacked(line["params"])
+        consumer = await self.connections[line["on"]].consume(
+            {"type": queue[0], "instance": queue[1]}, line["concurrency"], **params
+        )
+        self.watches[line["as"]] = asyncio.create_task(self.take(line["as"], consumer, line["plan"]))
+
+    async def take(self, name, consumer, plan):
+        async for delivery in consumer:
+            job = Job(self, name, delivery, plan)
+            delivery.on_lost = job.lose
+            job.task = asyncio.create_task(self.settle(job, delivery))
+
+    async def settle(self, job, delivery):
+        plan = await job.decision()
+        settling = {
+            "ack": lambda: delivery.ack(),
+            "nack": lambda: delivery.nack(plan.get("failure", "transient"), plan.get("error"), plan.get("delay")),
+            "raise": lambda: delivery.nack(),
+            "release": lambda: delivery.release(plan.get("delay")),
+        }
+        await settling[plan["then"]]()
+
+    async def do_finish(self, line):
+        if job := self.jobs.get(line["job"]):  # else it is over, and needs no end
+            job.decide(line["plan"])
+
+
+class Job:
+    """What a handler has in its hands. It decides as its plan says, or as it is told later."""
+
+    def __init__(self, driver, of, delivery, plan):
+        self.driver, self.of, self.plan = driver, of, plan
+        self.number = next(driver.numbers)
+        self.told = asyncio.Event()
+        self.task = None
+        driver.jobs[self.number] = self
+        say(
+            event="job",
+            of=of,
+            job=self.number,
+            token=delivery.token,
+            fence=delivery.fence,
+            attempts=delivery.attempts,
+            message=pack(delivery.message),
+        )
+
+    def decide(self, plan):
+        self.plan = plan
+        self.told.set()
+
+    async def decision(self):
+        """The plan, when its time has come."""
+        if self.plan["then"] == "hang":
+            await self.told.wait()
+        await asyncio.sleep(self.plan.get("after", 0))
+        say(event="done", of=self.of, job=self.number)
+        del self.driver.jobs[self.number]
+        return self.plan
+
+    def lose(self):
+        """It is not ours any more."""
+        if self.driver.jobs.pop(self.number, None):
+            say(event="lost", of=self.of, job=self.number)
+            if self.task:
+                self.task.cancel()
+
 
 if __name__ == "__main__":
     asyncio.run(Driver().run())

@@ -93,6 +93,36 @@ def test_what_a_handler_did_not_expect_is_a_transient_failure(worker, jobs):
 
 
 # ---------------------------------------------------------------------------------------------
+# Without an agent
+
+
+def test_a_consumer_needs_no_agent(driver, url, jobs):
+    consumer = driver.connect(url).consume(jobs.agent, concurrency=3)
+    jobs.configure(backoff_base=0.05)
+    jobs.send_all(["acked", "nacked", "released"])
+    for job, then in zip(consumer.wait_for_jobs(3), ["ack", "nack", "release"]):
+        job.finish(then)
+    again = consumer.wait_for_jobs(5)[3:]
+    assert {each.id: each.attempts for each in again} == {"nacked": 1, "released": 0}
+    for job in again:
+        job.finish("ack")
+    wait_until(lambda: is_empty(jobs))
+
+
+def test_its_jobs_are_lost_with_the_connection_and_come_again(driver, broker, make_proxy, jobs):
+    proxy = make_proxy(broker)
+    consumer = driver.connect(proxy.url, backoff_max=0.3).consume(jobs.agent)
+    jobs.send("m")
+    job = consumer.took()
+    proxy.cut()
+    job.wait_until_lost()
+    again = consumer.took(2)
+    assert again.id == "m" and again.attempts == 1 and again.fence > job.fence
+    again.finish("ack")
+    wait_until(lambda: is_empty(jobs))
+
+
+# ---------------------------------------------------------------------------------------------
 # Concurrency
 
 
@@ -280,19 +310,22 @@ def test_nothing_is_lost_or_done_twice_while_brokers_die(worker, broken, name, l
     wait_until(lambda: len(consumer.ids()) + queue.stats()["reserved"] == 90, 10, "the last settlements")
 
 
-def test_a_connection_lease_that_ended_is_told_and_its_job_done_anew(worker, broken, name):
-    agent = worker(url_of(broken), options={"backoff_max": 0.3})
-    consumer = agent.consume({"type": name, "instance": "jobs"}, params={"lease": "connection"})
-    queue_of(broken, name).send("m")
+def test_a_connection_lease_of_a_killed_broker_ends_at_its_deadline(worker, own, name):
+    """The job is lost at once; who was to give it back is dead, so it comes back with its deadline and the sweep's grace."""
+    broker = own(sweep={"grace": "500ms"})
+    agent = worker(url_of(broker), options={"backoff_max": 0.3})
+    params = {"lease": "connection", "visibility_timeout": within(2)}
+    consumer = agent.consume({"type": name, "instance": "jobs"}, params=params)
+    queue_of(broker, name).send("m")
     job = consumer.took()
-    broken.close_clients()
-    broken.kill()
+    broker.close_clients()
+    broker.kill()
     job.wait_until_lost()
-    broken.start()
+    broker.start()
     again = consumer.took(2, limit=20)
-    assert again.id == "m" and again.fence > job.fence
+    assert again.id == "m" and again.attempts == 1 and again.fence > job.fence
     again.finish("ack")
-    wait_until(lambda: is_empty(queue_of(broken, name)))
+    wait_until(lambda: is_empty(queue_of(broker, name)))
 
 
 def test_a_drained_broker_is_left_and_the_consumer_goes_to_another(worker, two_brokers, name):
