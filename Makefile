@@ -40,7 +40,7 @@ all_h     := $(sort $(wildcard src/*.h src/*/*.h tests/lib/*.h))
 formatted := $(all_c) $(all_h) $(wildcard docs/examples/c/*.c)
 
 objects    = $(patsubst %.c,$(OUT)/%.o,$1)
-gen       := $(OUT)/gen/scripts_gen.h
+gen       := $(OUT)/gen/scripts_gen.h $(OUT)/gen/build_gen.h
 archive   := $(OUT)/libcoordd.a
 unit_bin  := $(patsubst tests/unit/%.c,$(OUT)/unit/%,$(unit_src))
 fuzz_bin  := $(patsubst tests/fuzz/%.c,$(OUT)/fuzz/%,$(fuzz_src))
@@ -107,8 +107,16 @@ $(OUT)/gen/scripts_gen.h: src/store/lua/embed.awk $(lua)
 	$(call say,GEN,$@)
 	@mkdir -p $(@D)
 	$(q)awk -f $^ >$@
-$(OUT)/src/store/script.o: $(gen)
+# What the program was built with, to tell it.
+built_with = $(foreach p,$(firstword $(event)) hiredis $(firstword $(foreach m,msgpack msgpack-c,$(if $(call pkg,--exists $m && echo 1),$m))) yaml-0.1 libcrypto jansson,$p $(call pkg,--modversion $p))
+$(OUT)/gen/build_gen.h: $(OUT)/flags
+	$(call say,GEN,$@)
+	@mkdir -p $(@D)
+	$(q)awk '{ gsub(/[\\"]/, "\\\\&"); print "#define BUILD_MODE \"$(MODE)\"\n#define BUILD_WITH \"$(strip $(built_with))\"\n#define BUILD_FLAGS \"" $$0 "\"" }' $< >$@
+$(OUT)/src/store/script.o: $(OUT)/gen/scripts_gen.h
+$(OUT)/src/version.o: $(OUT)/gen/build_gen.h
 $(OUT)/src/admin/openapi.o: src/admin/openapi.json
+$(OUT)/src/ctl/completion.o: src/ctl/completion.bash
 
 $(archive): $(call objects,$(lib_src))
 	$(call say,AR,$@)

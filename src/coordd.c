@@ -3,7 +3,6 @@
  */
 #include <errno.h>
 #include <getopt.h>
-#include <link.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,10 +17,8 @@
 #include "server.h"
 #include "settings.h"
 #include "store/link.h"
+#include "version.h"
 
-#ifndef COORDD_VERSION
-#define COORDD_VERSION "0.0.0" /* the Makefile knows better */
-#endif
 #define DEFAULT_FILE "/etc/coordd/coordd.yaml"
 
 static const char help[] =
@@ -196,28 +193,6 @@ read_arguments(struct arguments *a, int argc, char **argv)
 	return status;
 }
 
-static int
-print_library(struct dl_phdr_info *info, size_t size, void *arg)
-{
-	const char *name = strrchr(info->dlpi_name, '/');
-
-	(void)size;
-	(void)arg;
-	if (name)
-		printf("library  %s\n", name + 1);
-	return 0;
-}
-
-static void
-print_version(bool is_verbose)
-{
-	printf("coordd " COORDD_VERSION "\n");
-	if (is_verbose) {
-		printf("compiler " __VERSION__ "\n");
-		dl_iterate_phdr(print_library, NULL);
-	}
-}
-
 /* --- configuration ------------------------------------------------------------- */
 
 static const struct config_checks checks = { listener_check_served, link_check_url };
@@ -293,7 +268,7 @@ main(int argc, char **argv)
 	if (!status && a.wants_help)
 		fputs(help, stdout);
 	else if (!status && a.wants_version)
-		print_version(a.is_verbose);
+		version_print(a.is_verbose);
 	else if (!status && a.wants_defaults)
 		config_print_defaults(stdout);
 	else if (!status)

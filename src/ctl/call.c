@@ -185,36 +185,37 @@ ctl_pages(struct ctl *ctl, const char *method, const char *key, const struct nam
 
 json_t *
 ctl_list(struct ctl *ctl, const char *method, const char *key, const char *type, uint64_t most,
-	 wanted_fn *is_wanted, const void *arg)
+	 choose_fn *choose, const void *arg)
 {
-	json_t *rows = json_array(), *page, *row;
+	json_t *rows = json_array(), *page, *row, *after = NULL;
+	enum choice choice = ROW_TAKEN;
 	size_t n, i;
 
 	do {
+		uint64_t left = most - json_array_size(rows);
 		struct coord_params *p = ctl_params(NULL);
-		const json_t *last = json_array_get(rows, json_array_size(rows) - 1);
 
 		if (type)
 			coord_param_str(p, "type", type);
-		coord_param_int(p, "limit", most < PAGE ? (int64_t)most : PAGE);
-		if (last && json_at(last, key))
-			json_pack_into(coord_param(p, "after"), json_at(last, key));
+		coord_param_int(p, "limit", left < PAGE && !choose ? (int64_t)left : PAGE);
+		if (after)
+			json_pack_into(coord_param(p, "after"), after);
 		page = ctl_call(ctl, method, p, 0);
 		if (page && !json_is_array(page))
 			ctl->status = ctl_unexpected(method);
 		n = json_array_size(page);
-		most -= n < most ? n : most;
-		json_array_foreach(page, i, row)
-		{
-			if (is_wanted && !is_wanted(row, arg)) {
-				most = 0;
-				break;
-			}
-			json_array_append(rows, row);
+		for (i = 0; i < n && choice != ROW_LAST && json_array_size(rows) < most; i++) {
+			row = json_array_get(page, i);
+			choice = choose ? choose(row, arg) : ROW_TAKEN;
+			if (choice == ROW_TAKEN)
+				json_array_append(rows, row);
 		}
+		json_decref(after);
+		after = json_incref(json_object_get(json_array_get(page, n - 1), key));
 		json_decref(page);
-	} while (!ctl->status && most &&
+	} while (!ctl->status && choice != ROW_LAST && json_array_size(rows) < most &&
 		 n); /* a page may be short because its rows are large */
+	json_decref(after);
 	if (!ctl->status)
 		return rows;
 	json_decref(rows);

@@ -215,13 +215,26 @@ show_who(struct buf *b, const json_t *row, bool is_plain)
 	}
 }
 
-/* Times are ISO 8601 in UTC, so their texts are in their order. */
-static bool
-is_since(const json_t *row, const void *from)
-{
-	struct str at = json_str_at(row, "at");
+struct looked_for {
+	char from
+		[32]; /* "": no matter when. Times are ISO 8601 in UTC, so their texts are in their order */
+	const char *who; /* NULL: no matter who */
+};
 
-	return at.n >= 19 && strncmp(at.p, from, 19) >= 0;
+static enum choice
+choose(const json_t *row, const void *arg)
+{
+	const struct looked_for *wanted = arg;
+	struct str at = json_str_at(row, "at");
+	struct buf who = { 0 };
+	bool is_them;
+
+	if (*wanted->from && (at.n < 19 || strncmp(at.p, wanted->from, 19) < 0))
+		return ROW_LAST;
+	show_who(&who, row, true);
+	is_them = !wanted->who || memmem(who.data, who.len, wanted->who, strlen(wanted->who));
+	buf_done(&who);
+	return is_them ? ROW_TAKEN : ROW_LEFT_OUT;
 }
 
 int
@@ -232,19 +245,18 @@ ctl_audit(struct ctl *ctl, char **args, int n)
 		{ "TARGET", "target", NULL, false },       { "RESULT", "result", NULL, false },
 		{ "NAMESPACE", "namespace", NULL, false }, { "WHO", "", show_who, false },
 	};
-	uint64_t left = GIVEN(ctl, count)   ? ctl->opt[OPT_count].count
+	struct looked_for wanted = { .who = TEXT(ctl, who) };
+	uint64_t most = GIVEN(ctl, count)   ? ctl->opt[OPT_count].count
 			: GIVEN(ctl, since) ? UINT64_MAX
 					    : AUDIT_SHOWN;
 	time_t from_s = time(NULL) - (time_t)ctl->opt[OPT_since].seconds;
-	char from[32];
 	struct tm tm;
 
 	(void)args;
 	(void)n;
 	gmtime_r(&from_s, &tm);
-	strftime(from, sizeof(from), "%Y-%m-%dT%H:%M:%S", &tm);
-	return show(ctl,
-		    ctl_list(ctl, "audit", "id", NULL, left,
-			     GIVEN(ctl, since) ? is_since : NULL, from),
-		    columns, COUNT_OF(columns));
+	if (GIVEN(ctl, since))
+		strftime(wanted.from, sizeof(wanted.from), "%Y-%m-%dT%H:%M:%S", &tm);
+	return show(ctl, ctl_list(ctl, "audit", "id", NULL, most, choose, &wanted), columns,
+		    COUNT_OF(columns));
 }

@@ -20,6 +20,8 @@ enum option_id {
 	OPTION_COUNT
 };
 #define O(id) (1ull << OPT_##id)
+#define GLOBAL_OPTIONS \
+	(O(help) | (O(help) - 1)) /* of all verbs; they come first in the table */
 
 /* What was given on the command line; `text` is NULL for what was not. */
 struct given {
@@ -99,11 +101,12 @@ json_t *ctl_pages(struct ctl *ctl, const char *method, const char *key,
 
 /*
  * Collect the rows of a method that answers an array, page by page, `most` at most; a page begins after what stands under `key`
- * in the last row. `type` may be NULL. `is_wanted` (NULL: all are) ends the list at the first row that is not. As ctl_call().
+ * in the last row. `type` may be NULL. `choose` (NULL: all are taken) says what becomes of each row. As ctl_call().
  */
-typedef bool wanted_fn(const json_t *row, const void *arg);
+enum choice { ROW_TAKEN, ROW_LEFT_OUT, ROW_LAST }; /* the last: neither it nor any more */
+typedef enum choice choose_fn(const json_t *row, const void *arg);
 json_t *ctl_list(struct ctl *ctl, const char *method, const char *key, const char *type,
-		 uint64_t most, wanted_fn *is_wanted, const void *arg);
+		 uint64_t most, choose_fn *choose, const void *arg);
 /* What --limit says. */
 uint64_t ctl_limit(const struct ctl *ctl);
 

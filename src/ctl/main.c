@@ -20,7 +20,7 @@
 #define DEFAULT_TCP    "tcp://127.0.0.1:7420"
 
 enum { WATCH_S = 2 };
-enum kind { FLAG, TEXT, TEXTS, COUNT, SECONDS, MAYBE_SECONDS };
+enum kind { FLAG, TEXT, TEXTS, COUNT, SECONDS, MAYBE_SECONDS, MAYBE_URL };
 
 static const struct {
 	const char *name, *argument, *help;
@@ -31,7 +31,6 @@ static const struct {
 #include "ctl/options.def"
 #undef OPTION
 };
-#define GLOBAL_OPTIONS (O(help) | (O(help) - 1)) /* they come first in the table */
 
 static const struct verb {
 	const char *group, *name;
@@ -222,6 +221,22 @@ option_set(struct ctl *ctl, int i, const char *text)
 	return EX_OK;
 }
 
+static bool
+may_follow(int i)
+{
+	return options[i].kind == MAYBE_SECONDS || options[i].kind == MAYBE_URL;
+}
+
+static bool
+is_its_value(int i, const char *word)
+{
+	double seconds;
+
+	return options[i].kind == MAYBE_SECONDS ? text_duration(word, &seconds)
+	       : options[i].kind == MAYBE_URL   ? strstr(word, "://") != NULL
+						: false;
+}
+
 /* Options may stand anywhere; afterwards the other arguments are argv[optind .. argc). */
 static int
 options_read(struct ctl *ctl, int argc, char **argv)
@@ -229,19 +244,18 @@ options_read(struct ctl *ctl, int argc, char **argv)
 	struct option longs[OPTION_COUNT + 1] = { 0 };
 	char letters[3 * OPTION_COUNT + 1], *to = letters;
 	int c, status = EX_OK;
-	double seconds;
 
 	for (int i = 0; i < OPTION_COUNT; i++) {
 		longs[i].name = options[i].name;
-		longs[i].has_arg = options[i].kind == MAYBE_SECONDS ? optional_argument
-				   : options[i].argument            ? required_argument
-								    : no_argument;
+		longs[i].has_arg = may_follow(i)         ? optional_argument
+				   : options[i].argument ? required_argument
+							 : no_argument;
 		longs[i].val = 256 + i;
 		if (options[i].letter) {
 			*to++ = options[i].letter;
 			if (options[i].argument)
 				*to++ = ':';
-			if (options[i].kind == MAYBE_SECONDS)
+			if (may_follow(i))
 				*to++ = ':';
 		}
 	}
@@ -256,8 +270,7 @@ options_read(struct ctl *ctl, int argc, char **argv)
 				i = k;
 		}
 		/* getopt knows no optional argument that is a word of its own */
-		if (options[i].kind == MAYBE_SECONDS && !optarg && optind < argc &&
-		    text_duration(argv[optind], &seconds))
+		if (!optarg && optind < argc && is_its_value(i, argv[optind]))
 			optarg = argv[optind++];
 		status = option_set(ctl, i, optarg);
 	}
@@ -357,6 +370,8 @@ run(struct ctl *ctl, int argc, char **argv)
 
 	if (GIVEN(ctl, help))
 		return ctl_help(ctl, args, n > 2 ? 2 : n);
+	if (GIVEN(ctl, version))
+		return ctl_version(ctl, args, n);
 	v = verb_find(args, n, &used);
 	if (!n)
 		return ctl_fail(EX_USAGE, "usage: coordctl VERB [ARGUMENT...] [OPTION...]; "

@@ -314,42 +314,87 @@ rounded(double ms)
 	return (double)(int64_t)(ms * 1e3 + 0.5) / 1e3;
 }
 
-/* One round trip. EX_OK or an exit code (said already). */
-static int
-ping_once(struct ctl *ctl, double *ms)
+/* Time one call; its answer is the caller's, NULL as of ctl_call(). */
+static json_t *
+timed(struct ctl *ctl, const char *method, struct coord_params *take_params, double *ms)
 {
 	double began = now_ms();
-	json_t *pong = ctl_call(ctl, "ping", ctl_params(NULL), 0);
-	int status = ctl->status;
+	json_t *answer = ctl_call(ctl, method, take_params, 0);
 
 	*ms = now_ms() - began;
+	return answer;
+}
+
+/* One round trip to the broker, and one through it to Redis unless `redis_ms` is NULL. EX_OK or an exit code (said already). */
+static int
+ping_once(struct ctl *ctl, double *ms, double *redis_ms)
+{
+	json_t *pong = timed(ctl, "ping", ctl_params(NULL), ms), *queues = NULL;
+	struct coord_params *p;
+	int status = ctl->status;
+
 	if (pong && !str_eq(json_str_at(pong, ""), STR("pong")))
 		status = ctl_unexpected("ping");
+	json_decref(pong);
+	if (!status && redis_ms) { /* the least that needs Redis to be answered */
+		p = ctl_params(NULL);
+		coord_param_int(p, "limit", 1);
+		queues = timed(ctl, "list_queues", p, redis_ms);
+		status = queues && !json_is_object(queues) ? ctl_unexpected("list_queues")
+							  : ctl->status;
+		json_decref(queues);
+	}
 	if (!status && ctl->output == OUT_TABLE && !GIVEN(ctl, quiet)) {
-		printf("pong from %s: %.2f ms\n", ctl->server, *ms);
+		printf("pong from %s: %.2f ms", ctl->server, *ms);
+		if (redis_ms)
+			printf(", through to Redis %.2f ms", *redis_ms);
+		putchar('\n');
 		fflush(stdout);
 	}
-	json_decref(pong);
 	return status;
 }
 
-/* Sorts `times`. */
-static void
-ping_summary(const struct ctl *ctl, double *times, uint64_t count)
+/* {count, min_ms, avg_ms, p99_ms}; sorts `times`. */
+static json_t *
+summary_of(double *times, uint64_t count)
 {
-	double total = 0, p99;
-	json_t *summary;
+	double total = 0;
 
 	for (uint64_t i = 0; i < count; i++)
 		total += times[i];
 	qsort(times, count, sizeof(*times), compare);
-	p99 = times[(count * 99 + 99) / 100 - 1];
-	summary = json_pack("{s:s, s:I, s:f, s:f, s:f}", "server", ctl->server, "count",
-			    (json_int_t)count, "min_ms", rounded(times[0]), "avg_ms",
-			    rounded(total / (double)count), "p99_ms", rounded(p99));
+	return json_pack("{s:I, s:f, s:f, s:f}", "count", (json_int_t)count, "min_ms",
+			 rounded(times[0]), "avg_ms", rounded(total / (double)count), "p99_ms",
+			 rounded(times[(count * 99 + 99) / 100 - 1]));
+}
+
+static void
+put_summary(struct buf *b, const json_t *times)
+{
+	buf_printf(b, "min %.2f ms, average %.2f ms, p99 %.2f ms",
+		   json_number_at(times, "min_ms"), json_number_at(times, "avg_ms"),
+		   json_number_at(times, "p99_ms"));
+}
+
+/* `redis_times` NULL: it was not asked. */
+static void
+ping_summary(const struct ctl *ctl, double *times, double *redis_times, uint64_t count)
+{
+	json_t *summary = summary_of(times, count), *redis = NULL;
+	struct buf text = { 0 };
+
+	json_object_set_new(summary, "server", json_string(ctl->server));
+	put_summary(&text, summary);
+	if (redis_times) {
+		redis = summary_of(redis_times, count);
+		buf_puts(&text, "; through to Redis ");
+		put_summary(&text, redis);
+		json_object_set_new(summary, "redis", redis);
+	}
 	if (ctl->output != OUT_TABLE || count > 1)
-		out_done(ctl, summary, "%llu pings: min %.2f ms, average %.2f ms, p99 %.2f ms",
-			 (unsigned long long)count, times[0], total / (double)count, p99);
+		out_done(ctl, summary, "%llu pings: %.*s", (unsigned long long)count,
+			 (int)text.len, text.data);
+	buf_done(&text);
 	json_decref(summary);
 }
 
@@ -357,22 +402,29 @@ int
 ctl_ping(struct ctl *ctl, char **args, int n)
 {
 	uint64_t count = GIVEN(ctl, count) ? ctl->opt[OPT_count].count : 1;
-	double interval = GIVEN(ctl, interval) ? ctl->opt[OPT_interval].seconds : 1, *times;
+	double interval = GIVEN(ctl, interval) ? ctl->opt[OPT_interval].seconds : 1;
+	bool is_to_redis = GIVEN(ctl, redis);
+	double *times, *redis_times;
 	int status;
 
 	(void)args;
 	(void)n;
 	if (count > 1000000)
 		return ctl_fail(EX_USAGE, "--count is at most 1000000");
+	if (is_to_redis && *TEXT(ctl, redis))
+		return ctl_fail(EX_USAGE,
+				"it is the broker's Redis: --redis takes no URL here");
 	times = xcalloc(count, sizeof(*times));
+	redis_times = is_to_redis ? xcalloc(count, sizeof(*times)) : NULL;
 	status = ctl_connect(ctl); /* before the first is timed */
 	for (uint64_t i = 0; i < count && !status; i++) {
 		if (i)
 			pause_for(interval);
-		status = ping_once(ctl, &times[i]);
+		status = ping_once(ctl, &times[i], is_to_redis ? &redis_times[i] : NULL);
 	}
 	if (!status)
-		ping_summary(ctl, times, count);
+		ping_summary(ctl, times, redis_times, count);
 	free(times);
+	free(redis_times);
 	return status;
 }

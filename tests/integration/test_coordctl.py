@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 import socket
 import subprocess
 import threading
@@ -65,8 +66,31 @@ def name(queue):
 def test_ping_and_status_answer(ctl):
     assert "pong" in ctl.out("ping")
     assert ctl.json("ping", "-n", "3", "-i", "1ms")["count"] == 3
+    assert "through to Redis" not in ctl.out("ping", "-n", "2", "-i", "1ms")
+    assert re.fullmatch(r"(pong from \S+: [\d.]+ ms, through to Redis [\d.]+ ms\n){2}2 pings: .*through to Redis .*\n",
+                        ctl.out("ping", "--redis", "-n", "2", "-i", "1ms"))
+    assert ctl.json("ping", "--redis", "-n", "2", "-i", "1ms")["redis"]["count"] == 2
     assert "redis" in ctl.out("status")
     assert ctl.json("status")["ready"] is True
+
+
+def test_ping_through_to_a_redis_that_is_away_fails(start_redis, make_broker):
+    redis = start_redis()
+    broker = make_broker(redis, expected_errors=["redis."]).start()
+    ctl = Ctl(f"unix://{broker.unix_path}")
+    redis.kill()
+    assert "unavailable" in ctl.fails(75, "ping", "--redis")
+    assert "pong" in ctl.out("ping")
+    ctl.fails(64, "ping", "--redis", "redis://elsewhere")
+    ctl.fails(64, "ping", "--redis=elsewhere")
+
+
+def test_its_version_needs_no_broker():
+    ctl = Ctl("unix:///nowhere")
+    version = ctl.out("version")
+    assert re.fullmatch(r"coordctl \d+\.\d+\.\d+\S*\n", version)
+    assert ctl.out("--version") == version
+    assert ctl.json("--version") == ctl.json("version")
 
 
 def test_a_message_is_sent_received_and_acknowledged(ctl, name):

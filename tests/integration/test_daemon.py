@@ -334,6 +334,12 @@ def test_version_and_help_tell_and_leave_with_0(client):
     version = run("--version")
     assert version.returncode == 0
     assert client.call("hello")["version"] in version.stdout
+    made_of = run("--version", "-v")
+    assert made_of.stdout.startswith(version.stdout)
+    rows = dict(line.split(None, 1) for line in made_of.stdout.splitlines() if not line.startswith("library"))
+    assert {"built", "compiler", "mode", "flags", "libevent"} <= rows.keys()
+    assert "-std=c11" in rows["flags"] and "hiredis 0." in rows["built"] and "msgpack" in rows["built"]
+    assert "libhiredis" in made_of.stdout  # which ones were loaded
     text = run("--help")
     assert text.returncode == 0 and "--config" in text.stdout
 

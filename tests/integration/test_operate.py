@@ -261,6 +261,22 @@ def test_what_operators_do_is_kept_with_who_did_it(alone):
     assert [each["method"] for each in actions] == [each["method"] for each in reversed(rows)]
 
 
+def test_the_audit_of_somebody(alone):
+    for who in ("ann", "bob"):
+        client = alone.connect("unix")
+        client.call("hello", client=who)
+        for i in range(1, 4):
+            client.call("breaker_configure", name=f"{who}{i}", config={})
+            client.call("breaker_trip", name=f"{who}{i}")
+    kept(client, 12)
+    ctl = Ctl(f"unix://{alone.unix_path}")
+    rows = ctl.json("audit", "--who", "ann")
+    assert [each["target"] for each in rows] == ["ann3", "ann3", "ann2", "ann2", "ann1", "ann1"]
+    assert [each["target"] for each in ctl.json("audit", "--who", "ann", "-n", "3")] == ["ann3", "ann3", "ann2"]
+    assert len(ctl.json("audit", "--who", f"uid={os.getuid()} (", "--since", "1h")) == 12
+    assert ctl.json("audit", "--who", "nobody") == []
+
+
 def test_dead_letters_and_connections_too(alone):
     client, other = alone.connect(), alone.connect()
     queue = Queue(client, {"type": "t", "instance": "1"})
