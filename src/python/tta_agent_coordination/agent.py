@@ -578,7 +578,7 @@ class _Line:
                 log.warning("%s: the handler of %s failed", self.agent, delivery, exc_info=error)
             failure = "permanent" if isinstance(error, Permanent) else "timeout" if isinstance(error, TimeoutError) else "transient"
             delay = error.delay if isinstance(error, Retry) else None
-            text = str(error) if isinstance(error, (Permanent, Retry)) and str(error) else f"{type(error).__name__}: {error}"
+            text = str(error) if isinstance(error, Settle) and str(error) else f"{type(error).__name__}: {error}"
             await self._settle(delivery, "nack", failure=failure, error=text, delay=delay)
         finally:
             if keeper is not None:
