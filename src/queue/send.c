@@ -51,4 +51,5 @@ queue_send(struct queue *q, const struct agent_id *sender, const struct message 
 	s->priority = message->priority == 9 ? 0 : message->priority == 5 ? 1 : 2;
 	t->sent_bytes += s->len;
 	t->has_ttl = t->has_ttl || has_ttl;
+	t->has_ttl0 = t->has_ttl0 || (has_ttl && !ttl_us && !delay_us);
 }

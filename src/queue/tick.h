@@ -93,6 +93,7 @@ struct tick {
 	bool has_others;          /* settles that are no acks */
 	bool has_delays, has_ttl; /* among the sends */
 	uint8_t priorities;       /* bits of those sent */
+	bool has_ttl0;            /* one is of no ttl at all: dead at once */
 	struct receives receives;
 	unsigned wanted;       /* sum of their max */
 	struct tick_run *runs; /* of the call in flight, as the script was told */

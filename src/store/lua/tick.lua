@@ -297,6 +297,12 @@ if nsend > 0 then
 				local priority = byte(item, 2) % 4
 				if how % 2 == 1 and ARGV[delays + i - 1] ~= '' then
 					put_delayed(item, now + ARGV[delays + i - 1])
+				elseif how % 128 >= 64 and #item >= LEAST_TTL and band(byte(item, 2), 16) ~= 0 and
+						unpk('>I7', item, 10) <= now then
+					dead = dead or {} -- a ttl of 0: nobody can be handed that
+					dead[#dead + 1] = item
+					waiting = waiting - #item
+					room = room + 1
 				elseif priority == 1 then
 					to1 = to1 + 1
 					values1[to1] = item
