@@ -35,9 +35,9 @@ agent_put(struct coord_agent *agent)
 		return;
 	if (agent->client)
 		client_hook_remove(agent->client, &agent->hook);
-	timer_done(&agent->beat);
-	timer_done(&agent->lapse);
-	timer_done(&agent->turn);
+	alarm_done(&agent->beat);
+	alarm_done(&agent->lapse);
+	alarm_done(&agent->turn);
 	for (int i = 0; i < N_TOLD; i++)
 		free(agent->told[i].value);
 	coord_params_free(agent->scratch);
@@ -80,7 +80,7 @@ agent_answered(struct coord_agent *agent)
 	agent->is_busy = false;
 	agent->owed--;
 	if (agent->is_stopping)
-		timer_soon(&agent->turn);
+		alarm_soon(&agent->turn);
 }
 
 static struct coord_params *
@@ -97,7 +97,7 @@ agent_try_later(struct coord_agent *agent, int64_t most_ms)
 	int64_t pause = RETRY_MS << (agent->failures < 6 ? agent->failures : 6);
 
 	agent->failures++;
-	timer_at(&agent->beat, work_now() + (pause < most_ms ? pause : most_ms));
+	alarm_at(&agent->beat, work_now() + (pause < most_ms ? pause : most_ms));
 }
 
 /* --- what it holds ------------------------------------------------------------------- */
@@ -110,7 +110,7 @@ agent_lapse(struct coord_agent *agent, bool is_over)
 
 	agent->is_confirmed &= !is_over;
 	agent->until_ms = NO_TIME;
-	timer_at(&agent->lapse, NO_TIME);
+	alarm_at(&agent->lapse, NO_TIME);
 	TAILQ_FOREACH (consumer, &agent->consumers, link)
 		consumer_lapse(consumer, is_over);
 }
@@ -125,7 +125,7 @@ agent_on_lapse(evutil_socket_t fd, short what, void *arg)
 	if (work_now() >= agent->until_ms)
 		agent_lapse(agent, false);
 	else
-		timer_at(&agent->lapse, agent->until_ms);
+		alarm_at(&agent->lapse, agent->until_ms);
 }
 
 /* It lived at `asked_ms`, so the broker says. */
@@ -142,8 +142,8 @@ agent_confirm(struct coord_agent *agent, const msgpack_object *answer)
 	agent->interval_ms = (int64_t)(interval * 1000);
 	agent->until_ms = agent->asked_ms + agent->ttl_ms;
 	agent->failures = 0;
-	timer_at(&agent->lapse, agent->until_ms);
-	timer_at(&agent->beat, agent->asked_ms + agent->interval_ms);
+	alarm_at(&agent->lapse, agent->until_ms);
+	alarm_at(&agent->beat, agent->asked_ms + agent->interval_ms);
 	if (!agent->is_confirmed) {
 		agent->is_confirmed = true;
 		TAILQ_FOREACH (consumer, &agent->consumers, link)
@@ -159,8 +159,8 @@ agent_end(struct coord_agent *agent)
 
 	agent->phase = AGENT_OVER;
 	agent->is_confirmed = false;
-	timer_at(&agent->beat, NO_TIME);
-	timer_at(&agent->lapse, NO_TIME);
+	alarm_at(&agent->beat, NO_TIME);
+	alarm_at(&agent->lapse, NO_TIME);
 	TAILQ_FOREACH (consumer, &agent->consumers, link)
 		consumer_quit(consumer);
 }
@@ -433,7 +433,7 @@ void
 agent_consumer_stopped(struct coord_agent *agent)
 {
 	if (agent->is_stopping)
-		timer_soon(&agent->turn);
+		alarm_soon(&agent->turn);
 }
 
 static void
@@ -455,7 +455,7 @@ coord_agent_stop(struct coord_agent *agent, int timeout_ms, coord_stopped_fn *fn
 		if (consumer != agent->replies)
 			consumer_stop_by(consumer, timeout_ms);
 	}
-	timer_soon(&agent->turn);
+	alarm_soon(&agent->turn);
 }
 
 /* --- what the connection tells ------------------------------------------------------------- */
@@ -479,7 +479,7 @@ agent_on_down(void *arg, uint64_t generation)
 	if (!client_generation(agent->client))
 		agent->is_confirmed = false;
 	if (agent->is_stopping)
-		timer_soon(&agent->turn);
+		alarm_soon(&agent->turn);
 }
 
 static void
@@ -492,9 +492,9 @@ agent_on_gone(void *arg)
 	agent->phase = AGENT_OVER;
 	agent->is_confirmed = false;
 	requests_drop(agent, true);
-	timer_done(&agent->beat);
-	timer_done(&agent->lapse);
-	timer_done(&agent->turn);
+	alarm_done(&agent->beat);
+	alarm_done(&agent->lapse);
+	alarm_done(&agent->turn);
 	while (agent->owed) {
 		agent->owed--;
 		agent_put(agent);
@@ -544,9 +544,9 @@ coord_agent_new(struct coord_client *c, const char *type, const char *instance,
 	agent->until_ms = NO_TIME;
 	TAILQ_INIT(&agent->consumers);
 	TAILQ_INIT(&agent->requests);
-	timer_init(&agent->beat, client_base(c), agent_on_beat_timer, agent);
-	timer_init(&agent->lapse, client_base(c), agent_on_lapse, agent);
-	timer_init(&agent->turn, client_base(c), agent_on_turn, agent);
+	alarm_init(&agent->beat, client_base(c), agent_on_beat_timer, agent);
+	alarm_init(&agent->lapse, client_base(c), agent_on_lapse, agent);
+	alarm_init(&agent->turn, client_base(c), agent_on_turn, agent);
 	status = agent_fill(agent, type, instance, registration);
 	if (status) {
 		client_fail(err, status, "", "%s",
@@ -562,7 +562,7 @@ coord_agent_new(struct coord_client *c, const char *type, const char *instance,
 					    .on_down = agent_on_down,
 					    .on_gone = agent_on_gone };
 	client_hook_add(c, &agent->hook);
-	timer_soon(&agent->beat);
+	alarm_soon(&agent->beat);
 	return agent;
 }
 
@@ -576,9 +576,9 @@ coord_agent_free(struct coord_agent *agent)
 	while (!TAILQ_EMPTY(&agent->consumers))
 		coord_consumer_free(TAILQ_FIRST(&agent->consumers));
 	requests_drop(agent, false);
-	timer_done(&agent->beat);
-	timer_done(&agent->lapse);
-	timer_done(&agent->turn);
+	alarm_done(&agent->beat);
+	alarm_done(&agent->lapse);
+	alarm_done(&agent->turn);
 	agent_put(agent);
 }
 

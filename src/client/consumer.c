@@ -35,8 +35,8 @@ consumer_put(struct coord_consumer *consumer)
 		return;
 	if (consumer->client)
 		client_hook_remove(consumer->client, &consumer->hook);
-	timer_done(&consumer->turn);
-	timer_done(&consumer->stop);
+	alarm_done(&consumer->turn);
+	alarm_done(&consumer->stop);
 	coord_params_free(consumer->scratch);
 	pairs_done(&consumer->params);
 	free(consumer->type);
@@ -62,7 +62,7 @@ void
 consumer_kick(struct coord_consumer *consumer)
 {
 	if (!consumer->is_freed)
-		timer_soon(&consumer->turn);
+		alarm_soon(&consumer->turn);
 }
 
 /* Its jobs have places of their own from now on. */
@@ -295,7 +295,7 @@ consumer_stop_tell(struct coord_consumer *consumer)
 
 	consumer->is_stopped = true;
 	consumer->stopped = NULL;
-	timer_at(&consumer->stop, NO_TIME);
+	alarm_at(&consumer->stop, NO_TIME);
 	if (consumer->agent)
 		agent_consumer_stopped(consumer->agent);
 	if (fn)
@@ -344,7 +344,7 @@ consumer_stop_by(struct coord_consumer *consumer, int timeout_ms)
 {
 	consumer->is_stopping = true;
 	consumer->stop_ms = timeout_ms < 0 ? NO_TIME : work_now() + timeout_ms;
-	timer_at(&consumer->stop, consumer->stop_ms);
+	alarm_at(&consumer->stop, consumer->stop_ms);
 	consumer_kick(consumer);
 }
 
@@ -383,7 +383,7 @@ consumer_on_turn(evutil_socket_t fd, short what, void *arg)
 		if (now >= consumer->retry_ms)
 			share_ask(consumer, places);
 		if (!consumer->asking)
-			timer_at(&consumer->turn, consumer->retry_ms);
+			alarm_at(&consumer->turn, consumer->retry_ms);
 	}
 	if (consumer->is_failed && consumer->failed) {
 		consumer_kick(consumer);
@@ -484,8 +484,8 @@ consumer_on_gone(void *arg)
 		consumer->owed--;
 		consumer_put(consumer);
 	}
-	timer_done(&consumer->turn);
-	timer_done(&consumer->stop);
+	alarm_done(&consumer->turn);
+	alarm_done(&consumer->stop);
 	consumer_put(consumer);
 }
 
@@ -564,7 +564,7 @@ consumer_on_stop_timer(evutil_socket_t fd, short what, void *arg)
 
 	(void)fd;
 	(void)what;
-	timer_at(&consumer->stop, consumer->stop_ms > work_now() ? consumer->stop_ms : NO_TIME);
+	alarm_at(&consumer->stop, consumer->stop_ms > work_now() ? consumer->stop_ms : NO_TIME);
 	consumer_kick(consumer);
 }
 
@@ -596,8 +596,8 @@ consumer_new(struct coord_client *c, struct coord_agent *agent, const char *type
 	consumer->stop_ms = NO_TIME;
 	TAILQ_INIT(&consumer->shares);
 	TAILQ_INIT(&consumer->jobs);
-	timer_init(&consumer->turn, client_base(c), consumer_on_turn, consumer);
-	timer_init(&consumer->stop, client_base(c), consumer_on_stop_timer, consumer);
+	alarm_init(&consumer->turn, client_base(c), consumer_on_turn, consumer);
+	alarm_init(&consumer->stop, client_base(c), consumer_on_stop_timer, consumer);
 	status = consumer_fill(consumer, type, instance, params);
 	if (status) {
 		client_fail(err, status, "", "%s",
@@ -649,8 +649,8 @@ coord_consumer_free(struct coord_consumer *consumer)
 		return;
 	consumer->is_freed = true;
 	consumer->is_stopping = true;
-	timer_done(&consumer->turn);
-	timer_done(&consumer->stop);
+	alarm_done(&consumer->turn);
+	alarm_done(&consumer->stop);
 	consumer_leave_agent(consumer);
 	for (job = TAILQ_FIRST(&consumer->jobs); job; job = next) {
 		next = job_next(job);

@@ -42,7 +42,7 @@ struct coord_job {
 	bool is_untold; /* the caller is still to be told that it is lost */
 	bool is_extending, is_settling;
 	int64_t until_ms, extend_ms, asked_ms;
-	struct timer timer;
+	struct alarm timer;
 	coord_lost_fn *lost;
 	void *lost_arg;
 
@@ -69,7 +69,7 @@ job_put(struct coord_job *job)
 
 	if (job->phase != JOB_GONE || job->owed)
 		return;
-	timer_done(&job->timer);
+	alarm_done(&job->timer);
 	TAILQ_REMOVE(&consumer->jobs, job, link);
 	msgpack_unpacked_destroy(&job->tree);
 	msgpack_sbuffer_destroy(&job->bytes);
@@ -126,7 +126,7 @@ job_new(struct coord_consumer *consumer, struct share *share, const msgpack_obje
 		free(job);
 		return NULL;
 	}
-	timer_init(&job->timer, client_base(consumer->client), job_on_timer, job);
+	alarm_init(&job->timer, client_base(consumer->client), job_on_timer, job);
 	job->consumer = consumer;
 	job->share = share->is_retired ? NULL : share;
 	job->generation = share->generation;
@@ -137,7 +137,7 @@ job_new(struct coord_consumer *consumer, struct share *share, const msgpack_obje
 	consumer->held++;
 	consumer->stray += !job->share;
 	consumer->unsettled++;
-	timer_at(&job->timer, now + HELD_MS < job->until_ms ? now + HELD_MS : job->until_ms);
+	alarm_at(&job->timer, now + HELD_MS < job->until_ms ? now + HELD_MS : job->until_ms);
 	return job;
 }
 
@@ -161,7 +161,7 @@ job_start_first(struct coord_consumer *consumer)
 	job->phase = JOB_RUNNING;
 	consumer->held--;
 	consumer->running++;
-	timer_at(&job->timer, job->extend_ms);
+	alarm_at(&job->timer, job->extend_ms);
 	consumer->fn(consumer->arg, job);
 }
 
@@ -176,7 +176,7 @@ job_lose(struct coord_job *job, bool is_over)
 	job->is_lost = true;
 	job->is_untold = job->phase == JOB_RUNNING && job->lost;
 	if (job->is_untold || job->phase == JOB_HELD)
-		timer_soon(&job->timer);
+		alarm_soon(&job->timer);
 }
 
 /* When its timer has something to do. */
@@ -207,7 +207,7 @@ job_on_extended(void *arg, const msgpack_object *result, const struct coord_erro
 		job->extend_ms = job->asked_ms + vt_ms / 2;
 	}
 	if (!job->is_untold)
-		timer_at(&job->timer, job_due(job));
+		alarm_at(&job->timer, job_due(job));
 	job_put(job);
 }
 
@@ -288,7 +288,7 @@ job_on_timer(evutil_socket_t fd, short what, void *arg)
 	} else if (!job->is_lost) {
 		if (!job->is_extending && now >= job->extend_ms)
 			job_extend(job, now);
-		timer_at(&job->timer, job_due(job));
+		alarm_at(&job->timer, job_due(job));
 	}
 }
 
@@ -473,7 +473,7 @@ static void
 job_end_dead(struct coord_job *job)
 {
 	job->is_settling = false;
-	timer_soon(&job->timer);
+	alarm_soon(&job->timer);
 	if (!job->consumer->client) {
 		job_go(job);
 		job_put(job);

@@ -28,7 +28,7 @@ struct coord_request {
 	bool is_over, is_sent; /* `is_sent`: its send was answered */
 	char id[ID_SIZE];
 	int64_t until_ms;
-	struct timer timer;
+	struct alarm timer;
 	struct coord_error *why; /* another reason to end than the time */
 	coord_answer_fn *fn;
 	void *arg;
@@ -61,7 +61,7 @@ request_end(struct coord_request *r, const msgpack_object *answer,
 	if (r->is_over)
 		return;
 	r->is_over = true;
-	timer_done(&r->timer);
+	alarm_done(&r->timer);
 	r->agent->slots[r->slot] = NULL;
 	r->agent->n_requests--;
 	request_put(r);
@@ -80,7 +80,7 @@ request_on_timer(evutil_socket_t fd, short what, void *arg)
 	if (r->why) {
 		why = *r->why;
 	} else if (work_now() < r->until_ms) {
-		timer_at(&r->timer, r->until_ms);
+		alarm_at(&r->timer, r->until_ms);
 		return;
 	} else {
 		client_fail(&why, COORD_TIMEOUT, "timeout", "nobody has answered in time");
@@ -275,8 +275,8 @@ coord_agent_request(struct coord_agent *agent, const char *type, const char *ins
 		free(r);
 		return status;
 	}
-	timer_init(&r->timer, client_base(agent->client), request_on_timer, r);
-	timer_at(&r->timer, r->until_ms);
+	alarm_init(&r->timer, client_base(agent->client), request_on_timer, r);
+	alarm_at(&r->timer, r->until_ms);
 	agent->slots[slot] = r;
 	agent->n_requests++;
 	agent->refs++;
@@ -300,7 +300,7 @@ requests_end(struct coord_agent *agent, const struct coord_error *why)
 			*r->why = *why;
 		r->until_ms =
 			0; /* which is the reason that is told without memory for the other */
-		timer_soon(&r->timer);
+		alarm_soon(&r->timer);
 	}
 }
 

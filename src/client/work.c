@@ -20,14 +20,14 @@ work_now(void)
 }
 
 void
-timer_init(struct timer *t, struct event_base *base, event_callback_fn fn, void *arg)
+alarm_init(struct alarm *t, struct event_base *base, event_callback_fn fn, void *arg)
 {
 	event_assign(&t->event, base, -1, 0, fn, arg);
 	t->is_on = true;
 }
 
 void
-timer_done(struct timer *t)
+alarm_done(struct alarm *t)
 {
 	if (t->is_on)
 		event_del(&t->event);
@@ -35,14 +35,14 @@ timer_done(struct timer *t)
 }
 
 void
-timer_soon(struct timer *t)
+alarm_soon(struct alarm *t)
 {
 	if (t->is_on)
 		event_active(&t->event, EV_TIMEOUT, 0);
 }
 
 void
-timer_at(struct timer *t, int64_t at_ms)
+alarm_at(struct alarm *t, int64_t at_ms)
 {
 	int64_t left = at_ms - work_now();
 	struct timeval tv;
@@ -57,7 +57,7 @@ timer_at(struct timer *t, int64_t at_ms)
 	tv.tv_sec = left / 1000;
 	tv.tv_usec = left % 1000 * 1000;
 	if (event_add(&t->event, &tv))
-		timer_soon(t);
+		alarm_soon(t);
 }
 
 /* --- pairs --------------------------------------------------------------------------- */

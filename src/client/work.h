@@ -34,14 +34,14 @@ int64_t work_now(void);
 
 /* A function to be called later, from the loop. Without memory for that it is called early, so it looks at
  * the clock itself. Once it is done with (all zero, too), nothing is called, and the loop may be gone. */
-struct timer {
+struct alarm {
 	struct event event;
 	bool is_on;
 };
-void timer_init(struct timer *t, struct event_base *base, event_callback_fn fn, void *arg);
-void timer_done(struct timer *t);
-void timer_at(struct timer *t, int64_t at_ms); /* of work_now(); NO_TIME: not at all */
-void timer_soon(struct timer *t);
+void alarm_init(struct alarm *t, struct event_base *base, event_callback_fn fn, void *arg);
+void alarm_done(struct alarm *t);
+void alarm_at(struct alarm *t, int64_t at_ms); /* of work_now(); NO_TIME: not at all */
+void alarm_soon(struct alarm *t);
 
 /* Pairs of a map: key, value, key, value ... */
 struct pairs {
@@ -105,7 +105,7 @@ struct coord_agent {
 	int64_t ttl_ms, interval_ms, asked_ms;
 	int64_t until_ms;  /* what it holds may be another's from then on */
 	unsigned failures; /* in a row */
-	struct timer beat, lapse;
+	struct alarm beat, lapse;
 	coord_change_fn *change;
 	void *change_arg;
 
@@ -118,7 +118,7 @@ struct coord_agent {
 	char nonce[33];
 
 	bool is_stopping;
-	struct timer turn; /* a step of stopping */
+	struct alarm turn; /* a step of stopping */
 	coord_stopped_fn *stopped;
 	void *stopped_arg;
 };
@@ -180,7 +180,7 @@ struct coord_consumer {
 	unsigned failures; /* in a row */
 	int64_t retry_ms;  /* not asked for before */
 	int64_t stop_ms;   /* what still runs then is handed back */
-	struct timer turn, stop;
+	struct alarm turn, stop;
 	coord_stopped_fn *stopped;
 	void *stopped_arg;
 };
