@@ -36,9 +36,8 @@ broker_exec(const struct broker *b, const char *setting)
 	snprintf(log, sizeof(log), "log.file=%s", b->log);
 	dup2(null, STDIN_FILENO);
 	dup2(null, STDOUT_FILENO);
-	execl(program, program, "--config", "/dev/null", "--set", listen, "--set", admin,
-	      "--set", log, "--set", b->redis, "--set", setting ? setting : "log.level=info",
-	      (char *)NULL);
+	execl(program, program, "--config", "-", "--set", listen, "--set", admin, "--set", log,
+	      "--set", b->redis, "--set", setting ? setting : "log.level=info", (char *)NULL);
 	_exit(127);
 }
 
