@@ -1,5 +1,6 @@
 """The facade for programs without asyncio."""
 
+import asyncio
 import subprocess
 import sys
 import textwrap
@@ -105,7 +106,6 @@ def test_closed(url):
     coordd = Client(url)
     assert coordd.call("ping") == "pong"
     thread = coordd._thread
-    coordd.connection.watch  # what is open ends with it
     events = coordd.watch("agent")
     coordd.close()
     coordd.close()
@@ -120,8 +120,10 @@ def test_tasks_that_are_left_end_with_it(url):
     coordd = Client(url)
     agent = coordd.agent(fresh("agent"))
     assert agent.incarnation
+    left = []
+    coordd.do(lambda: left.append(asyncio.ensure_future(asyncio.sleep(600))))
     coordd.close()
-    assert not coordd._thread.is_alive()
+    assert not coordd._thread.is_alive() and left[0].cancelled()
 
 
 def test_its_own_thread_must_not_wait(coordd):

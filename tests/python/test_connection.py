@@ -379,7 +379,8 @@ def test_a_receive_that_is_asked_again_waits_for_the_rest(run):
     run(main())
 
 
-def test_a_broker_that_is_killed_and_comes_back(run, own):
+def test_a_broker_that_is_killed_and_comes_back(run, own, monkeypatch):
+    monkeypatch.setattr(module, "GOOD_AFTER", 0.01)
     broker = own()
     url = url_of(broker)
 
@@ -535,7 +536,9 @@ def test_what_is_unanswered_when_a_broker_is_left_is_awaited_first(run):
             if line.number == 0 and method == "receive":
                 line.refuse(msgid, "shutting_down", True)
             elif line.number == 0:
-                loop.call_later(0.2, line.reply, msgid, "slow")
+                # What comes after it is not looked at any more.
+                answers = msgpack.packb([1, msgid, None, "slow"]) + b"\xc1"
+                loop.call_later(0.2, line.writer.write, answers)
             else:
                 line.reply(msgid, "other")
 
@@ -717,6 +720,26 @@ def test_a_request_that_the_broker_hangs_up_on_fails_alone(run, coordd, queue):
             error = await refused(coordd.call("send", **sending(queue.agent, payload=deep)))
             assert error.code == "protocol_error"
             assert await coordd.call("ping") == "pong"
+
+    run(main())
+
+
+def test_a_broker_that_hangs_up_on_no_request(run):
+    """It was answered: what the broker then takes offence at is something else."""
+
+    async def main():
+        def answer(line, msgid, method, params):
+            if line.number == 0:
+                if len(peer.asked) == 2:
+                    line.refuse(0, "protocol_error")
+            elif line.number == 1 and method == "ping":
+                line.refuse(0, "protocol_error")
+            else:
+                line.reply(msgid, params.get("n"))
+
+        async with Peer(answer) as peer, Connection(peer.url, **QUICK) as coordd:
+            assert await asyncio.gather(*(coordd.call("ack", n=n) for n in (1, 2))) == [1, 2]
+            assert peer.methods(1) == ["ack", "ping"] and peer.methods(2) == ["ack", "ping"]
 
     run(main())
 
