@@ -17,7 +17,8 @@ from tta_agent_coordination import (
 )
 from tta_agent_coordination.resilience import circuit_breaker as module
 
-QUICK = CircuitBreakerConfig(failure_threshold=2, timeout_seconds=0.3, half_open_max_calls=2, success_threshold=2)
+PAUSE = within(0.5)
+QUICK = CircuitBreakerConfig(failure_threshold=2, timeout_seconds=PAUSE, half_open_max_calls=2, success_threshold=2)
 CLOSED, OPEN, HALF_OPEN = CircuitBreakerState.CLOSED, CircuitBreakerState.OPEN, CircuitBreakerState.HALF_OPEN
 
 
@@ -104,10 +105,10 @@ def test_it_opens_probes_and_closes(using):
         await fail(breaker, 2)
         assert await breaker.get_state() is OPEN
         assert await breaker.is_call_permitted() is False
-        with pytest.raises(CircuitBreakerOpenError, match=f"{breaker.name} is open, again in 0.") as refused:
+        with pytest.raises(CircuitBreakerOpenError, match=f"{breaker.name} is open, again in ") as refused:
             await breaker.call(ok)
         assert (refused.value.name, refused.value.state) == (breaker.name, OPEN)
-        assert 0 < refused.value.retry_after <= 0.3
+        assert 0 < refused.value.retry_after <= PAUSE
         await until_permitted(breaker)
         assert await breaker.get_state() is OPEN  # until somebody calls
         assert await breaker.call(ok, 2) == 2
@@ -119,7 +120,7 @@ def test_it_opens_probes_and_closes(using):
         assert (metrics["successful_calls"], metrics["failed_calls"], metrics["state_changes"]) == (3, 3, 3)
         assert abs(metrics["last_failure_time"] - time.time()) < within(60)
         assert metrics["last_success_time"] >= metrics["last_failure_time"]
-        assert metrics["config"]["timeout_seconds"] == 0.3
+        assert metrics["config"]["timeout_seconds"] == PAUSE
 
     using(body)
 
@@ -212,7 +213,7 @@ def test_it_is_shared_over_brokers_and_survives_them(run, redis, make_broker):
 
 
 def test_a_broker_that_is_away_stops_nobody(run, make_broker, caplog, monkeypatch):
-    monkeypatch.setattr(module, "ASK_TIMEOUT", 0.3)
+    monkeypatch.setattr(module, "ASK_TIMEOUT", within(20))
     broker = make_broker()
     broker.start()
 
@@ -222,6 +223,7 @@ def test_a_broker_that_is_away_stops_nobody(run, make_broker, caplog, monkeypatc
 
             async def until_it_dies():
                 broker.kill()
+                monkeypatch.setattr(module, "ASK_TIMEOUT", 0.2)
                 return "done"
 
             assert await breaker.call(until_it_dies) == "done"
