@@ -83,6 +83,7 @@ LDFLAGS_ALL  := $(mode_$(MODE)) $(link_$(MODE)) $(LDFLAGS)
 
 # `make V=1` shows the commands themselves.
 q := $(if $(V),,@)
+, := ,
 say = $(if $(V),@:,@printf '  %-5s %s\n' $1 $2)
 
 all: $(OUT)/coordd $(OUT)/coordctl ## build coordd and coordctl (in build/, and build/MODE/)
@@ -154,6 +155,31 @@ $(contract_bin): $(call objects,$(contract_src)) $(archive)
 	$(call say,LINK,$@)
 	@mkdir -p $(@D)
 	$(q)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS)
+
+# --- man pages and completion ------------------------------------------------------------------
+
+man_pages := $(addprefix $(OUT)/man/,coordd.8 coordctl.1 coordd.yaml.5 coordd-protocol.7)
+man = $(call say,GEN,$@); mkdir -p $(@D); awk -f docs/man/man.awk -v version=$(VERSION) -v date=$$(date -u -r CHANGELOG.md +%F) \
+	-v name=$(basename $(@F)) -v section=$(subst .,,$(suffix $@)) -v what=$1 -v synopsis=$2 -v see=$3 $4 >$@
+man_tables := docs/man/man.awk CHANGELOG.md Makefile
+of_coordd := Flags|Exit status|Signals
+
+$(OUT)/man/coordd.8: $(man_tables) docs/CONFIG.md docs/OPERATIONS.md docs/LOGGING.md
+	$(call man,'coordination broker for agents','coordd [OPTION]...','coordctl(1)$(,) coordd.yaml(5)$(,) coordd\-protocol(7)', \
+	 only='$(of_coordd)' docs/CONFIG.md only= docs/OPERATIONS.md docs/LOGGING.md)
+$(OUT)/man/coordctl.1: $(man_tables) src/ctl/verbs.def src/ctl/options.def docs/COORDCTL.md
+	$(call man,'look at and work on a coordd','coordctl VERB [ARGUMENT]... [OPTION]...','coordd(8)$(,) coordd.yaml(5)', \
+	 src/ctl/verbs.def src/ctl/options.def docs/COORDCTL.md)
+$(OUT)/man/coordd.yaml.5: $(man_tables) docs/CONFIG.md
+	$(call man,'configuration of coordd','/etc/coordd/coordd.yaml','coordd(8)$(,) coordctl(1)',but='$(of_coordd)' docs/CONFIG.md)
+$(OUT)/man/coordd-protocol.7: $(man_tables) docs/PROTOCOL.md
+	$(call man,'what coordd and its clients say to each other','','coordd(8)',docs/PROTOCOL.md)
+all: $(man_pages)
+
+all: $(OUT)/completion
+$(OUT)/completion: $(OUT)/coordctl
+	$(call say,GEN,$@)
+	$(q)$< completion bash >$@
 
 units: $(unit_bin)
 
@@ -317,6 +343,8 @@ install: all ## into DESTDIR; PREFIX is /usr; a configuration that is there stay
 	$(call put,$(PREFIX)/lib/tmpfiles.d/coordd.conf) <systemd/coordd.tmpfiles
 	@for f in $(python_files); do install -D -m 644 src/python/$$f $(DESTDIR)$(PREFIX)/lib/python3/dist-packages/$$f; done
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/doc/coordd README.md CHANGELOG.md docs/*.md conf/prometheus/*
+	$(foreach p,$(man_pages),install -D -m 644 $p $(DESTDIR)$(PREFIX)/share/man/man$(subst .,,$(suffix $p))/$(notdir $p) &&) true
+	install -D -m 644 $(OUT)/completion $(DESTDIR)$(PREFIX)/share/bash-completion/completions/coordctl
 	test -e $(DESTDIR)$(SYSCONFDIR)/default/coordd || \
 	 $(their_paths) systemd/coordd.default | $(call put,$(SYSCONFDIR)/default/coordd)
 	@# The service makes /run/coordd, so there are sockets in it.
@@ -327,7 +355,9 @@ install: all ## into DESTDIR; PREFIX is /usr; a configuration that is there stay
 
 uninstall: ## remove what install put there; the configuration and the data stay
 	rm -f $(addprefix $(DESTDIR)$(PREFIX)/,sbin/coordd bin/coordctl lib/systemd/system/coordd.service \
-	 lib/systemd/system/coordd.socket lib/sysusers.d/coordd.conf lib/tmpfiles.d/coordd.conf)
+	 lib/systemd/system/coordd.socket lib/sysusers.d/coordd.conf lib/tmpfiles.d/coordd.conf \
+	 share/bash-completion/completions/coordctl \
+	 $(foreach p,$(man_pages),share/man/man$(subst .,,$(suffix $p))/$(notdir $p)))
 	rm -rf $(DESTDIR)$(PREFIX)/share/doc/coordd $(DESTDIR)$(PREFIX)/lib/python3/dist-packages/tta_agent_coordination
 
 clean: ## remove what was built
