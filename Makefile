@@ -46,6 +46,10 @@ unit_bin  := $(patsubst tests/unit/%.c,$(OUT)/unit/%,$(unit_src))
 fuzz_bin  := $(patsubst tests/fuzz/%.c,$(OUT)/fuzz/%,$(fuzz_src))
 bench_bin := $(OUT)/bench/load $(OUT)/bench/client_coord
 contract_bin := $(OUT)/contract/driver
+# The client library, for other people's programs: nothing in it but this, as position-independent code.
+coord_src := $(sort $(wildcard src/client/*.c)) src/proto/frame.c src/proto/mp.c src/base/str.c
+coord_obj := $(patsubst %.c,$(OUT)/pic/%.o,$(coord_src))
+libcoord  := $(addprefix $(OUT)/,libcoord.a libcoord.so coord.pc)
 
 # --- how it is built ---------------------------------------------------------------------------
 
@@ -86,7 +90,7 @@ q := $(if $(V),,@)
 , := ,
 say = $(if $(V),@:,@printf '  %-5s %s\n' $1 $2)
 
-all: $(OUT)/coordd $(OUT)/coordctl ## build coordd and coordctl (in build/, and build/MODE/)
+all: $(OUT)/coordd $(OUT)/coordctl $(libcoord) ## build coordd, coordctl and libcoord (in build/, and build/MODE/)
 ifeq ($(MODE),release)
 all: $(BUILD)/coordd $(BUILD)/coordctl
 $(BUILD)/coordd $(BUILD)/coordctl: $(BUILD)/%: $(OUT)/%
@@ -135,6 +139,32 @@ $(OUT)/unit/%: $(OUT)/tests/unit/%.o $(call objects,$(tlib_src)) $(archive)
 	$(call say,LINK,$@)
 	@mkdir -p $(@D)
 	$(q)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS) $(CHECK_LIBS)
+
+$(OUT)/pic/%.o: %.c $(OUT)/flags
+	$(call say,PIC,$<)
+	@mkdir -p $(@D)
+	$(q)$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -fPIC -fvisibility=hidden -MMD -MP -c -o $@ $<
+
+# One object in which only the names of coord.h can be seen, so that nothing in it collides with a program's own.
+$(OUT)/libcoord.a: $(coord_obj)
+	$(call say,AR,$@)
+	$(q)$(LD) -r -o $(OUT)/libcoord.o $^ && objcopy --localize-hidden $(OUT)/libcoord.o
+	$(q)rm -f $@ && $(AR) rcs $@ $(OUT)/libcoord.o
+
+$(OUT)/libcoord.so.0: $(coord_obj) src/client/coord.map
+	$(call say,LINK,$@)
+	$(q)$(CC) $(filter-out -pie -fPIE,$(LDFLAGS_ALL)) -shared -Wl,-soname,libcoord.so.0 \
+	 -Wl,--version-script=src/client/coord.map $(coord_link) -o $@ $(coord_obj) $(call pkg,--libs $(event)) $(msgpack) -pthread
+# A sanitizer's functions are in the program.
+coord_link := $(if $(filter asan fuzz coverage,$(MODE)),,-Wl,-z,defs)
+
+$(OUT)/libcoord.so: $(OUT)/libcoord.so.0
+	$(q)ln -sfn $(<F) $@
+
+$(OUT)/coord.pc: src/client/coord.pc.in src/client/coord.h $(OUT)/flags
+	$(call say,GEN,$@)
+	$(q)sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' -e 's|@EVENT@|$(event)|' \
+	 -e 's|@MSGPACK@|$(if $(call pkg,--modversion msgpack),msgpack,msgpack-c)|' $< >$@
 
 $(OUT)/fuzz/%: $(OUT)/tests/fuzz/%.o $(archive)
 	$(call say,LINK,$@)
@@ -337,6 +367,7 @@ python_files = $(sort $(patsubst src/python/%,%,$(wildcard $(foreach ext,*.py */
 install: all ## into DESTDIR; PREFIX is /usr; a configuration that is there stays
 	install -D -m 755 $(OUT)/coordd $(DESTDIR)$(PREFIX)/sbin/coordd
 	install -D -m 755 $(OUT)/coordctl $(DESTDIR)$(PREFIX)/bin/coordctl
+	+@$(MAKE) --no-print-directory install-libcoord
 	$(their_paths) systemd/coordd.service | $(call put,$(PREFIX)/lib/systemd/system/coordd.service)
 	$(their_paths) systemd/coordd.socket | $(call put,$(PREFIX)/lib/systemd/system/coordd.socket)
 	$(call put,$(PREFIX)/lib/sysusers.d/coordd.conf) <systemd/coordd.sysusers
@@ -353,8 +384,17 @@ install: all ## into DESTDIR; PREFIX is /usr; a configuration that is there stay
      -e 's|^    - tcp://127.0.0.1:7421$$|&\n    - unix:///run/coordd/admin.sock|' conf/coordd.yaml | \
 	 $(call put,$(SYSCONFDIR)/coordd/coordd.yaml)
 
+# Of what is built already: the tests use it.
+install-libcoord:
+	install -D -m 755 $(OUT)/libcoord.so.0 $(DESTDIR)$(PREFIX)/lib/libcoord.so.0
+	ln -sfn libcoord.so.0 $(DESTDIR)$(PREFIX)/lib/libcoord.so
+	install -D -m 644 $(OUT)/libcoord.a $(DESTDIR)$(PREFIX)/lib/libcoord.a
+	install -D -m 644 src/client/coord.h $(DESTDIR)$(PREFIX)/include/coord.h
+	sed 's|^prefix=.*|prefix=$(PREFIX)|' $(OUT)/coord.pc | $(call put,$(PREFIX)/lib/pkgconfig/coord.pc)
+
 uninstall: ## remove what install put there; the configuration and the data stay
-	rm -f $(addprefix $(DESTDIR)$(PREFIX)/,sbin/coordd bin/coordctl lib/systemd/system/coordd.service \
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/,sbin/coordd bin/coordctl lib/libcoord.so.0 lib/libcoord.so \
+	 lib/libcoord.a include/coord.h lib/pkgconfig/coord.pc lib/systemd/system/coordd.service \
 	 lib/systemd/system/coordd.socket lib/sysusers.d/coordd.conf lib/tmpfiles.d/coordd.conf \
 	 share/bash-completion/completions/coordctl \
 	 $(foreach p,$(man_pages),share/man/man$(subst .,,$(suffix $p))/$(notdir $p)))
@@ -366,10 +406,10 @@ clean: ## remove what was built
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-.PHONY: all units deps demo run check check-unit check-integration check-python mypy check-asan check-metrics check-systemd valgrind coverage fuzz \
+.PHONY: all units install-libcoord deps demo run check check-unit check-integration check-python mypy check-asan check-metrics check-systemd valgrind coverage fuzz \
 	under-valgrind fuzzers bench bench-clients soak model lint format format-check tidy cppcheck layers docs-check shellcheck check-unit-files install \
 	uninstall clean help FORCE
 .SECONDARY:
 FORCE:
 
--include $(patsubst %.c,$(OUT)/%.d,$(all_c))
+-include $(patsubst %.c,$(OUT)/%.d,$(all_c)) $(coord_obj:.o=.d)

@@ -28,6 +28,7 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+#pragma GCC visibility push(default)
 
 #define COORD_VERSION_MAJOR 0
 #define COORD_VERSION_MINOR 1
@@ -539,6 +540,7 @@ enum coord_status coord_agent_request(struct coord_agent *agent, const char *typ
 				      const char *instance, const void *payload, size_t n,
 				      int timeout_ms, coord_answer_fn *fn, void *arg);
 
+#pragma GCC visibility pop
 #ifdef __cplusplus
 }
 #endif
