@@ -6,6 +6,8 @@
 
 #include "client/own.h"
 
+enum { URL_SHOWN = 256 };
+
 /* Split HOST[:PORT], [V6][:PORT]; false when it is neither. */
 static bool
 split_host(struct broker *a, const char *text)

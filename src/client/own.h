@@ -32,8 +32,6 @@ struct coord_reply *core_told(const struct coord *c);
 
 /* --- broker.c ------------------------------------------------------------------- */
 
-#define BROKER_URL_MAX 512
-
 struct broker {
 	char *url;      /* as it was given; the owner's */
 	bool is_unix;   /* `host` is its path */
