@@ -549,3 +549,21 @@ def test_a_broadcast_has_1_to_1000_recipients(client, queue):
     refusal = client.refused("broadcast", {**params, "recipients": bad})
     assert refusal.code == "bad_request" and "recipients[1]" in refusal.message
     assert queue.stats()["size"] == 0
+
+
+def test_a_ttl_of_zero_is_dead_at_once(queue, other):
+    parked = other.park(wait=20)
+    results = queue.client.call(
+        "send_batch",
+        sender=queue.sender,
+        messages=[
+            {k: v for k, v in queue.sending(f"m{i}", ttl=0 if i % 2 else 60, priority=(9, 5, 1)[i % 3]).items() if k != "sender"}
+            for i in range(6)
+        ],
+    )
+    assert all(each["delivered"] for each in results)
+    assert parked.result().id == "m0"
+    assert [each["queue_message"]["message"]["message_id"] for each in queue.dead()] == ["m1", "m3", "m5"]
+    assert queue.counts() == (2, 0, 1, 3)
+    assert queue.try_send("m1", ttl=0, priority=5)["duplicate"]
+    assert [each.id for each in queue.take()] == ["m4", "m2"]
