@@ -8,6 +8,7 @@ import pytest
 from conftest import url_of
 from harness import fresh, wait_until, within
 from tta_agent_coordination import (
+    Agent,
     AgentId,
     AgentMessage,
     Connection,
@@ -457,6 +458,28 @@ def test_only_urls_and_connections_are_taken(wrong):
 def test_a_redis_url_is_none():
     with pytest.raises(ValueError, match="redis://"):
         RedisMessageCoordinator("redis://localhost:6379")
+
+
+def test_a_worker_of_the_new_kind_serves_the_queue(run, url):
+    prefix = fresh("both")
+
+    async def main():
+        coordinator = RedisMessageCoordinator(url, key_prefix=prefix)
+        worker = an_agent()
+        agent = Agent(url, worker.type, worker.instance, namespace=prefix)
+
+        @agent.handler
+        async def handle(delivery):
+            return {"doubled": delivery.payload["n"] * 2}
+
+        async with agent:
+            await coordinator.send_message(ME, worker, a_message(worker, "m-1", payload={"n": 21}, reply_to=ME))
+            answer = (await eventually(lambda: coordinator.receive(ME))).queue_message.message
+        assert answer.payload == {"doubled": 42} and answer.message_type is MessageType.RESPONSE
+        assert (answer.sender, answer.correlation_id) == (worker, "m-1")
+        await coordinator.close()
+
+    run(main())
 
 
 def test_two_brokers_and_a_restart(run, redis, make_broker):
