@@ -55,8 +55,7 @@ broker_read(struct broker *a, const char *url, struct coord_error *err)
 		return client_fail(err, COORD_USAGE, "", "a URL begins with tcp:// or unix://");
 	if (!split_host(a, url + 6))
 		return client_fail(err, COORD_USAGE, "",
-				   "%.*s is not of the form tcp://HOST[:PORT]",
-				   BROKER_URL_MAX / 2, url);
+				   "%.*s is not of the form tcp://HOST[:PORT]", URL_SHOWN, url);
 	return COORD_OK;
 }
 
