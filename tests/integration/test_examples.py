@@ -56,3 +56,13 @@ def test_what_the_readme_shows(own, tmp_path):
     source = tmp_path / "worker.c"
     source.write_text(re.search(r"^```c\n(.*?)^```", section, re.M | re.S)[1])
     run("cc", "-std=c11", "-Wall", "-Wextra", "-Werror", f"-I{REPO}/src/client", "-fsyntax-only", source)
+
+
+def test_the_worker_of_the_page_of_libcoord_compiles(tmp_path):
+    page = (REPO / "docs" / "LIBCOORD.md").read_text()
+    programs = re.findall(r"^```c\n(#include.*?)^```", page, re.M | re.S)
+    assert programs
+    for program in programs:
+        source = tmp_path / "worker.c"
+        source.write_text(program)
+        run("cc", "-std=gnu11", "-Wall", "-Wextra", "-Werror", f"-I{REPO}/src/client", "-fsyntax-only", source)

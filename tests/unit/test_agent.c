@@ -21,6 +21,7 @@ static struct broker one, two;
 static struct event_base *base;
 static struct coord_client *client;
 static struct coord *admin;
+static struct coord_consumer *loose; /* of no agent, which would free it */
 
 /* --- what is seen ------------------------------------------------------------------- */
 
@@ -48,6 +49,7 @@ static void
 teardown(void)
 {
 	coord_client_free(client);
+	coord_consumer_free(loose);
 	coord_free(admin);
 	event_base_free(base);
 	broker_kill(&one);
@@ -320,6 +322,8 @@ consume(struct coord_agent *agent, unsigned concurrency, struct coord_params *p,
 
 	ck_assert_msg(consumer, "%s", consumer ? "" : err.message);
 	coord_params_free(p);
+	if (!agent)
+		loose = consumer;
 	return consumer;
 }
 
@@ -750,7 +754,6 @@ START_TEST(one_consumer_stops_by_itself)
 	WAIT_UNTIL(n_stopped == 1 && n_settled == 1);
 	ck_assert_uint_eq(n_jobs, 1);
 	ck_assert_uint_eq(stat_of("jobs", "reserved"), 0);
-	coord_consumer_free(consumer);
 }
 END_TEST
 
