@@ -52,7 +52,9 @@ broker_read(struct broker *a, const char *url, struct coord_error *err)
 		return COORD_OK;
 	}
 	if (strncmp(url, "tcp://", 6) != 0)
-		return client_fail(err, COORD_USAGE, "", "a URL begins with tcp:// or unix://");
+		return client_fail(err, COORD_USAGE, "",
+				   "a URL begins with tcp:// or unix://, not %.*s", URL_SHOWN,
+				   url);
 	if (!split_host(a, url + 6))
 		return client_fail(err, COORD_USAGE, "",
 				   "%.*s is not of the form tcp://HOST[:PORT]", URL_SHOWN, url);

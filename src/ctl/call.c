@@ -77,6 +77,30 @@ timeout_ms(const struct ctl *ctl, double wait_s)
 	return s < 86400 ? (int)(s * 1000) : 86400000;
 }
 
+/* Connect to the first of the addresses, separated by commas or blanks, that can be reached. */
+static struct coord *
+connect_any(const struct ctl *ctl, struct coord_error *err)
+{
+	static const char blanks[] = ", \t\n";
+	struct coord *conn = NULL;
+
+	*err = (struct coord_error){ .status = COORD_USAGE, .message = "there is no URL" };
+	for (const char *at = ctl->server + strspn(ctl->server, blanks); *at && !conn;
+	     at += strspn(at, blanks)) {
+		size_t n = strcspn(at, blanks);
+		char *url = strndup(at, n);
+
+		if (!url)
+			abort();
+		conn = coord_connect(url, timeout_ms(ctl, 0), err);
+		free(url);
+		if (!conn && err->status == COORD_USAGE)
+			break;
+		at += n;
+	}
+	return conn;
+}
+
 int
 ctl_connect(struct ctl *ctl)
 {
@@ -85,7 +109,7 @@ ctl_connect(struct ctl *ctl)
 	json_t *hello;
 	int status = EX_OK;
 
-	ctl->conn = coord_connect(ctl->server, timeout_ms(ctl, 0), &err);
+	ctl->conn = connect_any(ctl, &err);
 	if (!ctl->conn)
 		return failed(ctl, &err);
 

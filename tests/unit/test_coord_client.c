@@ -193,7 +193,7 @@ END_TEST
 
 START_TEST(at_its_deadline_a_request_is_told_why)
 {
-	asks("purge", 30);
+	asks("purge", 500);
 	accepts();
 	hears("purge");
 	waits();
