@@ -38,14 +38,15 @@ copy(struct adopt *a)
 	return is_good && (a->is_dry || !GIVEN(a->ctl, breakers) || adopt_breakers(a));
 }
 
-static bool delete (struct adopt *a)
+static void
+remove_copied(struct adopt *a)
 {
 	uint64_t messages = 0;
 	bool is_good = true;
 
 	if (a->outcome) {
 		ctl_fail(EX_OK, "nothing was removed from the old Redis: not all was copied");
-		return true;
+		return;
 	}
 	for (size_t i = 0; i < a->n_queues; i++)
 		messages += a->queues[i]->copied + a->queues[i]->before;
@@ -54,7 +55,8 @@ static bool delete (struct adopt *a)
 				(double)messages);
 	for (size_t i = 0; i < a->n_queues && is_good && !a->status; i++)
 		is_good = adopt_delete(a, a->queues[i]);
-	return is_good && !a->status && adopt_delete_subs(a);
+	if (is_good && !a->status)
+		adopt_delete_subs(a);
 }
 
 static void
@@ -133,8 +135,8 @@ ctl_adopt(struct ctl *ctl, char **args, int n)
 	if (prepare(&a)) {
 		bool is_good = copy(&a);
 
-		if (is_good && GIVEN(ctl, delete))
-			is_good = a.is_dry || delete (&a);
+		if (is_good && GIVEN(ctl, delete) && !a.is_dry)
+			remove_copied(&a);
 		adopt_progress(&a, true);
 		if (!a.is_dry)
 			adopt_unlock(&a);

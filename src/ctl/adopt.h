@@ -104,7 +104,6 @@ struct adopt {
 	json_t *looked;                /* new queues in which copies were looked for */
 	struct mark_set found;         /* and found */
 	double began_s, shown_s;
-	bool has_bar;
 	uint64_t read;
 };
 

@@ -98,7 +98,7 @@ try_lock(struct adopt *a, int64_t *left_ms)
 	reply = redis_get(a->redis);
 	if (!reply || reply->type == REDIS_REPLY_ERROR)
 		adopt_lost(a, reply);
-	result = a->status ? -1 : reply->type == REDIS_REPLY_STATUS;
+	result = !reply || a->status ? -1 : reply->type == REDIS_REPLY_STATUS;
 	if (reply)
 		freeReplyObject(reply);
 	reply = result < 0 ? NULL : redis_get(a->redis);

@@ -81,7 +81,6 @@ adopt_progress(struct adopt *a, bool is_end)
 	fprintf(stderr, "%scoordctl: %.0f members read, %.0f messages copied, %.0f s%s",
 		is_tty ? "\r\033[K" : "", (double)a->read, (double)copied, now - a->began_s,
 		is_tty && !is_end ? "" : "\n");
-	a->has_bar = is_tty && !is_end;
 }
 
 /* --- the report ------------------------------------------------------------------ */
