@@ -154,9 +154,11 @@ admin_metrics(struct admin *a, struct http_request *req, struct asked *asked)
 {
 	struct buf b = { 0 };
 
-	(void)asked;
 	process_stats.admin_streams[0] = http_streams(a->http);
-	metrics_write(a->parts.metrics, &b);
+	metrics_write(a->parts.metrics,
+		      asked->query.have & Q(queues) ? asked->query.values[QUERY_queues]
+						    : STR(""),
+		      &b);
 	http_reply(req, 200, METRICS_TYPE, NULL, &b);
 }
 

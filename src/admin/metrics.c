@@ -369,17 +369,25 @@ put_part(struct buf *b, const char *label, struct str part)
 	buf_done(&decoded);
 }
 
+/* What follows the namespace in a slot's name. */
+static struct str
+rest_of(const struct stat_slot *slot)
+{
+	const char *colon = slot->name ? memchr(slot->name, ':', slot->name_len) : NULL;
+	size_t n = colon ? (size_t)(colon + 1 - slot->name) : 0;
+
+	return colon ? (struct str){ colon + 1, slot->name_len - n } : STR("_other");
+}
+
 /* NS:REST. A queue's REST is type:instance, and stays encoded. */
 static void
 put_slot_labels(struct buf *text, enum stat_scope scope, const struct stat_slot *slot)
 {
 	const char *colon = slot->name ? memchr(slot->name, ':', slot->name_len) : NULL;
-	struct str ns = STR("_other"), rest = STR("_other");
+	struct str ns = STR("_other"), rest = rest_of(slot);
 
-	if (colon) {
+	if (colon)
 		ns = (struct str){ slot->name, (size_t)(colon - slot->name) };
-		rest = (struct str){ colon + 1, slot->name_len - ns.n - 1 };
-	}
 	put_part(text, "namespace", ns);
 	if (scope == STAT_QUEUE)
 		put_label(text, slot_labels[scope], rest);
@@ -393,21 +401,34 @@ is_sampled(const struct stat_row *row)
 	return row->kind == STAT_SAMPLED || row->kind == STAT_SAMPLED_COUNTER;
 }
 
+/* What is told: of slots what the last sample told of, and of queues those that were asked for. */
+struct telling {
+	uint64_t sample;
+	struct str queues; /* a pattern; n 0: all */
+};
+
+static bool
+is_told(const struct telling *t, const struct stat_row *row, const struct stat_slot *slot)
+{
+	return (!is_sampled(row) || slot->seen == t->sample) &&
+	       (row->scope != STAT_QUEUE || !t->queues.n || str_glob(t->queues, rest_of(slot)));
+}
+
 static void
-write_slots(struct buf *b, const struct stat_row *row, uint64_t sample)
+write_slots(struct buf *b, const struct stat_row *row, const struct telling *t)
 {
 	const struct stat_set *set = &stat_sets[row->scope];
 	const struct stat_slot *slot;
 	struct buf text = { 0 };
 
 	for (slot = set->by_name; slot; slot = slot->hh.next) {
-		if (is_sampled(row) && slot->seen != sample)
-			continue; /* the last one did not tell of it */
+		if (!is_told(t, row, slot))
+			continue;
 		put_slot_labels(&text, row->scope, slot);
 		write_cells(b, row, slot, &text);
 		buf_clear(&text);
 	}
-	if (set->others && !(is_sampled(row) && set->others->seen != sample)) {
+	if (set->others && is_told(t, row, set->others)) {
 		put_slot_labels(&text, row->scope, set->others);
 		write_cells(b, row, set->others, &text);
 	}
@@ -415,7 +436,7 @@ write_slots(struct buf *b, const struct stat_row *row, uint64_t sample)
 }
 
 static void
-write_row(struct buf *b, const struct stat_row *row, uint64_t sample)
+write_row(struct buf *b, const struct stat_row *row, const struct telling *t)
 {
 	static const char *const types[STAT_KINDS] = {
 		[STAT_COUNTER] = "counter",         [STAT_GAUGE] = "gauge",
@@ -426,7 +447,7 @@ write_row(struct buf *b, const struct stat_row *row, uint64_t sample)
 	struct buf text = { 0 };
 	size_t head = b->len, end;
 
-	if (is_sampled(row) && !sample)
+	if (is_sampled(row) && !t->sample)
 		return;
 
 	buf_puts(b, "# HELP ");
@@ -444,7 +465,7 @@ write_row(struct buf *b, const struct stat_row *row, uint64_t sample)
 	if (row->scope == STAT_PROCESS)
 		write_cells(b, row, &process_stats, &text);
 	else
-		write_slots(b, row, sample);
+		write_slots(b, row, t);
 	if (b->len == end)
 		b->len = head; /* nothing of it */
 	buf_done(&text);
@@ -465,7 +486,7 @@ count_fds(void)
 	dir = opendir("/proc/self/fd");
 	if (!dir)
 		return 0;
-	/* cppcheck-suppress readdirCalled ; there is one thread */
+	/* cppcheck-suppress readdirCalled ; no other thread has it */
 	for (const struct dirent *e; (e = readdir(dir));)
 		n += e->d_name[0] != '.';
 	closedir(dir);
@@ -527,15 +548,15 @@ note_gauges(const struct metrics *m)
 }
 
 void
-metrics_write(struct metrics *m, struct buf *out)
+metrics_write(struct metrics *m, struct str queues, struct buf *out)
 {
-	uint64_t sample;
+	struct telling t = { .queues = queues };
 
 	sample_want(m->sample);
-	sample = sample_number(m->sample);
+	t.sample = sample_number(m->sample);
 	note_gauges(m);
 	for (const struct stat_row *row = stat_rows; row < stat_rows + STAT_ROWS; row++)
-		write_row(out, row, sample);
+		write_row(out, row, &t);
 }
 
 /* Life --------------------------------------------------------------------------------------------- */

@@ -29,10 +29,10 @@ void metrics_set_config(struct metrics *metrics, bool per_queue, unsigned max_na
 void metrics_free(struct metrics *metrics);
 
 /*
- * Append all of it, at most some megabytes: what is in Redis as it was some seconds ago, and not at all the first time. Never
+ * Append all of it, of queues those whose encoded type:instance is as `queues` says (str_glob; n 0: all), at most some megabytes: what is in Redis as it was some seconds ago, and not at all the first time. Never
  * waits: of files only those of /proc are read, which are none.
  */
-void metrics_write(struct metrics *metrics, struct buf *out);
+void metrics_write(struct metrics *metrics, struct str queues, struct buf *out);
 
 /* A request to the admin port was answered with the HTTP status `code`; `route` is its row in routes.def, or too large for none. */
 void metrics_count_request(unsigned route, unsigned code);

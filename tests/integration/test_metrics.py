@@ -62,8 +62,8 @@ class Page:
         return {dict(have).get(label) for each, have in self.values if each == name}
 
 
-def scrape(broker):
-    answer = Admin(broker).ask("GET", "/metrics")
+def scrape(broker, query=""):
+    answer = Admin(broker).ask("GET", "/metrics" + query)
     assert answer.status == 200
     assert answer.type == "text/plain; version=0.0.4; charset=utf-8"
     return Page(answer.body.decode())
@@ -240,6 +240,25 @@ def test_queues_without_labels_of_their_own(own):
     page = sampled(broker)
     assert page.labels_of("coordd_messages_sent_total", "queue") == {"_other"}
     assert page.get("coordd_queue_messages", state="ready") == 3
+
+
+def test_series_of_some_queues_only(own):
+    broker = own()
+    for kind in ("planner", "writer"):
+        for instance in ("w1", "w2"):
+            Queue(broker.connect(), {"type": kind, "instance": instance}).send()
+    sampled(broker)
+    everything = {"planner:w1", "planner:w2", "writer:w1", "writer:w2"}
+    for pattern, expected in (
+        ("planner:*", {"planner:w1", "planner:w2"}),
+        ("*%3Aw1", {"planner:w1", "writer:w1"}),
+        ("nobody:*", set()),
+        ("", everything),
+    ):
+        page = scrape(broker, f"?queues={pattern}")
+        for family in ("coordd_messages_sent_total", "coordd_queue_messages"):
+            assert page.labels_of(family, "queue") == expected, (pattern, family)
+        assert page.get("coordd_ready") == 1
 
 
 def test_other_limits_of_names_count_for_queues_that_are_there(own):
