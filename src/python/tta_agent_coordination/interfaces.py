@@ -66,10 +66,9 @@ class RegisteredAgent(Protocol):
     functions: `name`, `status_snapshot` or `status`, `get_capabilities` or `capabilities`, `metadata`, and for its
     state `export_state` or `state`, and `import_state` or `restore_state`."""
 
+    # Under which it is registered.
     @property
-    def agent_id(self) -> AgentId:
-        """Under which it is registered."""
-        ...
+    def agent_id(self) -> AgentId: ...
 
 
 class AgentRegistry(ABC):
