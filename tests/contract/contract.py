@@ -50,7 +50,6 @@ import time
 from pathlib import Path
 
 import msgpack
-import pytest
 from harness import REPO, SLOW, within, wait_until
 
 PACKAGE = os.environ.get("COORD_PACKAGE", str(REPO / "src/python"))
@@ -286,8 +285,6 @@ class Connection:
         return Watch(self.driver, name)
 
     def agent(self, type, instance=None, **registration):
-        if self.driver.language == "python" and not os.path.exists(f"{PACKAGE}/tta_agent_coordination/agent.py"):
-            pytest.skip("the package has no agents yet")
         return Agent(self, type, instance, registration)
 
     def consume(self, queue, concurrency=1, then="hang", params=None, **plan):

@@ -10,7 +10,8 @@ import time
 import msgpack
 
 from tta_agent_coordination import connection as connections
-from tta_agent_coordination.errors import CoorddError
+from tta_agent_coordination.agent import Agent
+from tta_agent_coordination.errors import CoorddError, Permanent, Release, Retry
 
 LONGEST_LINE = 64 << 20
 
@@ -45,7 +46,8 @@ class Driver:
         self.connections = {}
         self.tasks = {}  # what waits for an answer of a connection, by the number of its line
         self.watches = {}
-        self.agents = {}
+        self.agents = {}  # by the names of their connections, and their own
+        self.whose = {}  # the connection of an agent
         self.jobs = {}  # the futures of handlers that hang, by number
         self.numbers = itertools.count(1)
 
@@ -102,11 +104,15 @@ class Driver:
 
     async def do_close(self, line):
         name = line["on"]
-        for agent in [each for each in self.agents.values() if each.on == name]:
+        for agent in self.agents.pop(name, {}).values():
             await agent.close()
         await self.connections.pop(name).close()
-        left = [task for other, task in self.tasks.values() if other.get("on") == name and other is not line]
+        left = [task for other, task in self.tasks.values() if self.is_of(other, name) and other is not line]
         await asyncio.gather(*left, return_exceptions=True)
+
+    def is_of(self, line, name):
+        """Whether a line waits for something of this connection."""
+        return line.get("on") == name or self.whose.get(line.get("of")) == name
 
     # --- watches
 
@@ -122,14 +128,63 @@ class Driver:
             if error.code != "closed":
                 say(event="refused", of=name, error=error_of(error))
 
+    # --- agents
+
+    async def do_agent(self, line):
+        name, on = line["as"], line["on"]
+        agent = Agent(self.connections[on], line["type"], line["instance"], **unpacked(line["params"]))
+
+        def on_change(what, detail):
+            more = {}
+            if what == "registered":
+                more = {"incarnation": detail["incarnation"], "state": pack(detail["state"])}
+            elif what == "error":
+                more = {"error": error_of(detail)}
+            say(event="agent", of=name, what=what, **more)
+
+        agent.on_change(on_change)
+        agent.start()
+        self.agents.setdefault(on, {})[name] = agent
+        self.whose[name] = on
+
+    def agent_of(self, line):
+        return self.agents[self.whose[line["of"]]][line["of"]]
+
+    async def do_status(self, line):
+        self.agent_of(line).set_status(unpack(line["value"]))
+
+    async def do_state(self, line):
+        self.agent_of(line).set_state(unpack(line["value"]))
+
+    async def do_stop(self, line):
+        await self.agent_of(line).stop(line["timeout"])
+
+    async def do_request(self, line):
+        to, payload = line["to"], unpack(line["payload"])
+        return await self.agent_of(line).request({"type": to[0], "instance": to[1]}, payload, line["timeout"])
+
     # --- jobs
 
     async def do_consume(self, line):
+        queue, params = line.get("queue"), unpacked(line["params"])
+        queue = {"type": queue[0], "instance": queue[1]} if queue else None
+        if "on" in line:
+            await self.consume_alone(line, queue, params)
+            return
+
+        @self.agent_of(line).consume(queue, line["concurrency"], **params)
+        async def handle(delivery):
+            job = Job(self, line["as"], delivery, line["plan"])
+            try:
+                plan = await job.decision()
+            except asyncio.CancelledError:
+                job.lose()
+                raise
+            return outcome(plan)
+
+    async def consume_alone(self, line, queue, params):
         """Of a connection alone: the program settles the deliveries."""
-        queue, params = line["queue"], unpacked(line["params"])
-        consumer = await self.connections[line["on"]].consume(
-            {"type": queue[0], "instance": queue[1]}, line["concurrency"], **params
-        )
+        consumer = await self.connections[line["on"]].consume(queue, line["concurrency"], **params)
         self.watches[line["as"]] = asyncio.create_task(self.take(line["as"], consumer, line["plan"]))
 
     async def take(self, name, consumer, plan):
@@ -151,6 +206,20 @@ class Driver:
     async def do_finish(self, line):
         if job := self.jobs.get(line["job"]):  # else it is over, and needs no end
             job.decide(line["plan"])
+
+
+def outcome(plan):
+    """End a handler as a plan says: what it returns, or raises."""
+    then, delay = plan["then"], plan.get("delay")
+    if then == "raise":
+        raise RuntimeError("a surprise")
+    if then == "release":
+        raise Release(delay)
+    if then == "nack" and plan.get("failure") == "permanent":
+        raise Permanent(plan.get("error", ""))
+    if then == "nack":
+        raise Retry(plan.get("error", ""), delay=delay)
+    return unpack(plan["payload"]) if then == "reply" else None
 
 
 class Job:

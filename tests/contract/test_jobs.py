@@ -311,7 +311,7 @@ def test_nothing_is_lost_or_done_twice_while_brokers_die(worker, broken, name, l
 
 
 def test_a_connection_lease_of_a_killed_broker_ends_at_its_deadline(worker, own, name):
-    """The job is lost at once; who was to give it back is dead, so it comes back with its deadline and the sweep's grace."""
+    """The job is lost at once. Who was to give it back is dead: the library hands it back, or its deadline passes."""
     broker = own(sweep={"grace": "500ms"})
     agent = worker(url_of(broker), options={"backoff_max": 0.3})
     params = {"lease": "connection", "visibility_timeout": within(2)}
@@ -323,7 +323,7 @@ def test_a_connection_lease_of_a_killed_broker_ends_at_its_deadline(worker, own,
     job.wait_until_lost()
     broker.start()
     again = consumer.took(2, limit=20)
-    assert again.id == "m" and again.attempts == 1 and again.fence > job.fence
+    assert again.id == "m" and again.fence > job.fence
     again.finish("ack")
     wait_until(lambda: is_empty(queue_of(broker, name)))
 
