@@ -172,7 +172,6 @@ def test_a_watch_tells_events_of_its_classes(driver, broker, client, name):
     assert not watch.events("breaker_opened")
 
 
-@pytest.mark.xfail(reason="the Python package tells the gap before the watch is in force again")
 def test_a_watch_goes_on_after_a_restart_and_tells_the_gap(driver, own, name):
     broker = own()
     watch = driver.connect(url_of(broker), backoff_max=0.3).watch("agent")

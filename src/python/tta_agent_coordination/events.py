@@ -147,6 +147,7 @@ class Watch(Stream["dict[str, Any]"]):
 
     def __init__(self, connection: Connection, classes: tuple[str, ...]) -> None:
         self._lost: dict[str, Any] | None = None
+        self._has_gap = False  # since a connection ended
         super().__init__(connection, {"events": list(classes or ("agent", "breaker", "queue"))})
 
     def _came(self, item: dict[str, Any]) -> None:
@@ -169,10 +170,16 @@ class Watch(Stream["dict[str, Any]"]):
             self._lost = {"event": "lost", "count": count}
             self._items.append(self._lost)
 
-    def _disconnected(self) -> None:
-        if self._id is not None:
+    def _answered(self, count: int, error: CoorddError | None, result: Any) -> None:
+        """The gap is told when it is over: who then looks at the state misses nothing from there on."""
+        super()._answered(count, error, result)
+        if self._has_gap and self._id is not None:
+            self._has_gap = False
             self._lose(None)
             self._wake()
+
+    def _disconnected(self) -> None:
+        self._has_gap = self._has_gap or self._id is not None
         super()._disconnected()
 
     async def close(self) -> None:
