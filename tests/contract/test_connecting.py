@@ -130,7 +130,7 @@ def test_a_bad_url_is_refused_at_once(driver, url):
 def test_one_bad_url_among_good_ones_is_refused(driver, broker):
     with pytest.raises(Failure) as refusal:
         driver.connect(url_of(broker), "gopher://x").open.result()
-    assert refusal.value.code == "usage" and "gopher" in refusal.value.message
+    assert refusal.value.code == "usage"
 
 
 @pytest.mark.parametrize("kind", [Foreign, Server])
