@@ -666,7 +666,7 @@ def test_a_name_that_does_not_exist(run):
         msgpack.packb([1, 1]),
         msgpack.packb([2, "message", [{}]]),
         msgpack.packb([2, "event", []]),
-        b"\xdb\x7f\xff\xff\xff" + bytes(18 << 20),  # a text of 2 GiB, and so much of it
+        b"\xdb\x7f\xff\xff\xff" + bytes((17 << 20) + 1),  # a text of 2 GiB, and so much of it
         b"\xdd\x7f\xff\xff\xff",  # an array of as many
     ],
 )
