@@ -1,5 +1,4 @@
 /* coordctl tail and agent watch: events as they happen, a line each, until it is interrupted. */
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +9,9 @@ struct tail {
 	struct ctl *ctl;
 	const char *type; /* of agents; NULL all */
 	uint64_t left;    /* to print */
+	struct coord_client *client;
+	bool is_connected;
+	int status;
 };
 
 /* A line for a person: when, what, and of whom. */
@@ -71,12 +73,17 @@ print(struct ctl *ctl, const json_t *event)
 }
 
 static void
-on_notice(void *arg, const char *method, const msgpack_object *param)
+on_event(void *arg, const msgpack_object *param, const struct coord_error *err)
 {
 	struct tail *t = arg;
 	json_t *event;
 
-	if (strcmp(method, "event") != 0 || !param || !t->left)
+	if (err) {
+		t->status = ctl_refused(err);
+		coord_client_break(t->client);
+		return;
+	}
+	if (!t->left)
 		return;
 	event = json_from(param);
 	json_object_del(event, "watch_id");
@@ -86,41 +93,48 @@ on_notice(void *arg, const char *method, const msgpack_object *param)
 		t->left--;
 	}
 	json_decref(event);
+	if (!t->left || ferror(stdout))
+		coord_client_break(t->client);
 }
 
-/* Print the events of `classes` (names of the protocol) until --count of them, or the end of the connection. */
+/* Said once for each broker that is lost, not for each attempt. */
+static void
+on_state(void *arg, const char *url, const struct coord_error *why)
+{
+	struct tail *t = arg;
+
+	if (why && t->is_connected && !GIVEN(t->ctl, quiet))
+		ctl_fail(EX_OK, "%s: %s; connecting again", url, why->message);
+	t->is_connected = !why;
+}
+
+/* Print the events of `classes` (words of the protocol) until --count of them, also when the broker goes and comes back. */
 static int
-tail(struct ctl *ctl, const char *const *classes, unsigned n, const char *type)
+tail(struct ctl *ctl, const char *classes, const char *type)
 {
 	struct tail t = { .ctl = ctl, .type = type, .left = UINT64_MAX };
-	struct coord_params *params;
-	msgpack_packer *pk;
-	json_t *begun;
-	int status = ctl_connect(ctl);
+	struct coord_error err;
+	int status = ctl_connect(ctl); /* one that is not there at first is told of at once */
 
 	if (status)
 		return status;
+	coord_free(ctl->conn);
+	ctl->conn = NULL;
 	if (GIVEN(ctl, count))
 		t.left = ctl->opt[OPT_count].count;
 	if (ctl->output == OUT_JSON)
 		ctl->output = OUT_JSONL; /* it never ends: no list of it */
-	coord_on_notice(ctl->conn, on_notice, &t);
-	params = ctl_params(NULL);
-	pk = coord_param(params, "events");
-	msgpack_pack_array(pk, n);
-	for (unsigned i = 0; i < n; i++)
-		coord_pack_str(pk, classes[i]);
-	begun = ctl_call(ctl, "watch", params, 0);
-	if (!begun)
-		return ctl->status;
-	json_decref(begun);
-	while (t.left && !coord_ended(ctl->conn) && !ferror(stdout)) {
-		struct pollfd p = { .fd = coord_fd(ctl->conn), .events = POLLIN };
-
-		if (poll(&p, 1, -1) > 0)
-			coord_on_readable(ctl->conn);
-	}
-	return t.left && coord_ended(ctl->conn) ? ctl_refused(coord_ended(ctl->conn)) : EX_OK;
+	t.client = coord_client_new(NULL, ctl->server, &err);
+	if (!t.client)
+		return ctl_refused(&err);
+	if (coord_client_set(t.client, COORD_CLIENT_NAME, "coordctl/" COORD_VERSION) ||
+	    coord_client_set(t.client, COORD_NAMESPACE, TEXT(ctl, namespace)) ||
+	    !coord_client_watch(t.client, classes, on_event, &t, &err))
+		abort();
+	coord_client_on_state(t.client, on_state, &t);
+	coord_client_run(t.client, -1);
+	coord_client_free(t.client);
+	return t.status;
 }
 
 int
@@ -129,28 +143,29 @@ ctl_tail(struct ctl *ctl, char **args, int n)
 	static const struct {
 		const char *word, *class;
 	} all[] = { { "queues", "queue" }, { "agents", "agent" }, { "breakers", "breaker" } };
-	const char *classes[COUNT_OF(all)];
-	unsigned found = 0;
+	struct buf classes = { 0 };
+	int status;
 
 	for (int i = 0; i < n; i++) {
 		size_t k = 0;
 
 		while (k < COUNT_OF(all) && strcmp(args[i], all[k].word) != 0)
 			k++;
-		if (k == COUNT_OF(all))
+		if (k == COUNT_OF(all)) {
+			buf_done(&classes);
 			return ctl_fail(EX_USAGE, "\"%s\" is none of queues, agents, breakers",
 					args[i]);
-		classes[found++] = all[k].class;
+		}
+		buf_printf(&classes, "%s ", all[k].class);
 	}
-	for (; !n && found < COUNT_OF(all); found++)
-		classes[found] = all[found].class;
-	return tail(ctl, classes, found, NULL);
+	buf_printf(&classes, "%s", n ? "" : "queue agent breaker");
+	status = tail(ctl, classes.data, NULL);
+	buf_done(&classes);
+	return status;
 }
 
 int
 agent_watch(struct ctl *ctl, char **args, int n)
 {
-	static const char *const agent = "agent";
-
-	return tail(ctl, &agent, 1, n ? args[0] : NULL);
+	return tail(ctl, "agent", n ? args[0] : NULL);
 }
