@@ -669,6 +669,7 @@ def test_a_name_that_does_not_exist(run):
         b"\xdb\x7f\xff\xff\xff" + bytes((17 << 20) + 1),  # a text of 2 GiB, and so much of it
         b"\xdd\x7f\xff\xff\xff",  # an array of as many
     ],
+    ids=lambda data: data[:5].hex(),
 )
 def test_what_is_no_protocol_ends_the_connection(run, data):
     async def main():
