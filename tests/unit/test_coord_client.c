@@ -218,7 +218,7 @@ END_TEST
 
 START_TEST(a_silent_broker_is_pinged_and_left)
 {
-	ck_assert_int_eq(coord_client_set_int(c, COORD_IDLE_TIMEOUT, 60), COORD_OK);
+	ck_assert_int_eq(coord_client_set_int(c, COORD_IDLE_TIMEOUT, 600), COORD_OK);
 	asks("queue_stats", -1);
 	accepts();
 	hears("queue_stats");
