@@ -341,7 +341,7 @@ ping_once(struct ctl *ctl, double *ms, double *redis_ms)
 		coord_param_int(p, "limit", 1);
 		queues = timed(ctl, "list_queues", p, redis_ms);
 		status = queues && !json_is_object(queues) ? ctl_unexpected("list_queues")
-							  : ctl->status;
+							   : ctl->status;
 		json_decref(queues);
 	}
 	if (!status && ctl->output == OUT_TABLE && !GIVEN(ctl, quiet)) {
