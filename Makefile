@@ -211,7 +211,7 @@ $(OUT)/completion: $(OUT)/coordctl
 	$(call say,GEN,$@)
 	$(q)$< completion bash >$@
 
-units: $(unit_bin)
+units: $(unit_bin) $(contract_bin)
 
 # --- what people ask for -----------------------------------------------------------------------
 
