@@ -334,8 +334,8 @@ tick_run(struct tick *t)
 	struct queue *q = t->queue;
 	struct queues *queues = q->queues;
 	struct args args = { 0 };
-	bool one_priority =
-		t->nsends && !(t->priorities & (t->priorities - 1)) && !t->has_delays && !t->has_ttl0;
+	bool one_priority = t->nsends && !(t->priorities & (t->priorities - 1)) &&
+			    !t->has_delays && !t->has_ttl0;
 	unsigned flags, waiting;
 	uint64_t age_us;
 	bool is_fresh;
