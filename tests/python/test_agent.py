@@ -575,6 +575,20 @@ def test_a_holder_that_is_not_there_yet_is_asked_for_again(run, name):
     run(main())
 
 
+def test_a_beat_that_is_refused_for_good_ends_it(run, name):
+    async def main():
+        def answer(line, msgid, method, params):
+            if method == "register":
+                line.reply(msgid, {"incarnation": 1, "state": None, "ttl": 0.3, "heartbeat_interval": 0.1})
+            else:
+                line.refuse(msgid, "forbidden")
+
+        async with Peer(answer) as peer, Connection(peer.url) as coordd:
+            assert (await refused(Agent(coordd, name).run())).code == "forbidden"
+
+    run(main())
+
+
 def test_a_defect_ends_run(run, coordd, name, jobs):
     """What is no Exception is not a failed delivery."""
 

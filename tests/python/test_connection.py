@@ -537,7 +537,7 @@ def test_what_is_unanswered_when_a_broker_is_left_is_awaited_first(run):
                 line.refuse(msgid, "shutting_down", True)
             elif line.number == 0:
                 # What comes after it is not looked at any more.
-                answers = msgpack.packb([1, msgid, None, "slow"]) + b"\xc1"
+                answers = msgpack.packb([1, msgid, None, "slow"]) + msgpack.packb("no frame")
                 loop.call_later(0.2, line.writer.write, answers)
             else:
                 line.reply(msgid, "other")
