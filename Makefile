@@ -266,16 +266,20 @@ check-metrics: deps deps-metrics ## promtool on the metrics, the alert rules and
 slow_asan := 4
 slow_coverage := 2
 slow := $(or $(slow_$(MODE)),1)
+unit_slow = $(slow)
 run_tests = @ASAN_OPTIONS=detect_stack_use_after_return=1 UBSAN_OPTIONS=print_stacktrace=1 \
-	TEST_SLOW=$(slow) CK_TIMEOUT_MULTIPLIER=$(slow) \
+	TEST_SLOW=$(slow) CK_TIMEOUT_MULTIPLIER=$(unit_slow) \
 	COORDD=$(abspath $(OUT))/coordd COORDCTL=$(abspath $(OUT))/coordctl \
 	COORD_DRIVER=$(abspath $(contract_bin)) $(PYTHON) -B tests/run
 
-valgrind: deps-lint ## the unit tests under valgrind
+valgrind: deps-lint ## the unit tests, and libcoord in the contract suite, under valgrind
 	$(again) MODE=debug under-valgrind
-under-valgrind: units
-	@CK_TIMEOUT_MULTIPLIER=20 CK_EXCLUDE_TAGS=not_valgrind $(PYTHON) -B tests/run $(unit_bin) --wrap \
-	 'valgrind -q --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite,indirect'
+memcheck = valgrind -q --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite,indirect
+under-valgrind: all units
+	$(run_tests:@%=@CK_EXCLUDE_TAGS=not_valgrind COORD_DRIVERS=c COORD_DRIVER_WRAP='$(memcheck)' %) $(unit_bin) \
+	 --wrap '$(memcheck)' --integration tests/contract
+under-valgrind: slow = 4
+under-valgrind: unit_slow = 20
 
 coverage: ## every test, then which part of each file they reached
 	$(again) MODE=coverage check
