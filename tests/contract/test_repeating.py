@@ -7,7 +7,7 @@ import time
 import pytest
 
 from contract import url_of
-from harness import REPO, Queue, fresh, wait_for_time, wait_until, within
+from harness import REPO, Queue, Refused, fresh, wait_for_time, wait_until, within
 
 METHODS = {
     found[1]: found[2].split(" | ")
@@ -237,7 +237,14 @@ def test_a_broker_that_stops_is_left_for_another(driver, two_brokers, name):
     parked = connection.submit("receive", {"agent": agent, "wait": 20}, timeout=30)
     assert connection.call("ping") == "pong"
     one.signal(signal.SIGTERM)
-    wait_until(lambda: one.logged("server.draining") or holder.client.refused("peek", {"agent": agent}), what="the drain")
+
+    def drains():
+        try:
+            holder.client.call("peek", agent=agent)
+        except Refused as refused:
+            return refused.code == "shutting_down"
+
+    wait_until(drains, what="the drain")
     answer = connection.submit("breaker_acquire", {"name": name}, timeout=20)
     assert answer.result()["permitted"] is True
     assert answer.took() < within(5)
