@@ -212,9 +212,9 @@ class Driver:
 
     def wait_for(self, condition, limit=10, what="the condition"):
         """Wait until `condition()` is true, which is looked at with each line that comes."""
-        with self.news:
-            value = self.news.wait_for(lambda: condition() or self.is_at_end, within(limit))
-        value = condition()
+        with self.news:  # a line that comes later must not make it false again
+            self.news.wait_for(lambda: condition() or self.is_at_end, within(limit))
+            value = condition()
         assert value, f"{what} did not come true within {within(limit)} s: {self.report()}"
         return value
 
