@@ -111,8 +111,9 @@ agent_lapse(struct coord_agent *agent, bool is_over)
 	agent->is_confirmed &= !is_over;
 	agent->until_ms = NO_TIME;
 	alarm_at(&agent->lapse, NO_TIME);
-	TAILQ_FOREACH (consumer, &agent->consumers, link)
+	TAILQ_FOREACH (consumer, &agent->consumers, link) {
 		consumer_lapse(consumer, is_over);
+	}
 }
 
 static void
@@ -146,8 +147,9 @@ agent_confirm(struct coord_agent *agent, const msgpack_object *answer)
 	alarm_at(&agent->beat, agent->asked_ms + agent->interval_ms);
 	if (!agent->is_confirmed) {
 		agent->is_confirmed = true;
-		TAILQ_FOREACH (consumer, &agent->consumers, link)
+		TAILQ_FOREACH (consumer, &agent->consumers, link) {
 			consumer_kick(consumer);
+		}
 	}
 }
 
@@ -161,8 +163,9 @@ agent_end(struct coord_agent *agent)
 	agent->is_confirmed = false;
 	alarm_at(&agent->beat, NO_TIME);
 	alarm_at(&agent->lapse, NO_TIME);
-	TAILQ_FOREACH (consumer, &agent->consumers, link)
+	TAILQ_FOREACH (consumer, &agent->consumers, link) {
 		consumer_quit(consumer);
+	}
 }
 
 /* --- registering ---------------------------------------------------------------------- */

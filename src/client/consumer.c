@@ -148,8 +148,9 @@ shares_cancel(struct coord_consumer *consumer)
 {
 	struct share *share;
 
-	TAILQ_FOREACH (share, &consumer->shares, link)
+	TAILQ_FOREACH (share, &consumer->shares, link) {
 		share_cancel(consumer, share->generation, share->sink.id, share->sink.id_len);
+	}
 	shares_close(consumer);
 }
 
