@@ -510,8 +510,7 @@ class Proxy(Server):
         self.lock = threading.Lock()
         self.eating = {}  # method -> how many connections still end when its answer is there
         self.cutting = {}  # method -> how many still end when the request is there, which goes no further
-        self.answers_pass = threading.Event()
-        self.answers_pass.set()
+        self.is_shut = False  # ends connections at once
         super().__init__()
 
     def eat_answers(self, method, times=1):
@@ -533,6 +532,8 @@ class Proxy(Server):
             return left > 0
 
     def serve(self, connection):
+        if self.is_shut:
+            return
         broker = socket.socket(socket.AF_UNIX)
         try:
             broker.connect(self.target)
@@ -562,7 +563,6 @@ class Proxy(Server):
     def _down(self, broker, connection, methods):
         try:
             for frame, raw in frames_of(broker):
-                self.answers_pass.wait()
                 if frame[0] == 1 and self._takes(self.eating, methods.get(frame[1])):
                     break
                 connection.sendall(raw)

@@ -118,11 +118,14 @@ def test_a_call_under_way_when_the_broker_is_killed_is_not_repeated(driver, star
 def test_what_never_left_is_asked_for_every_method(driver, prepared, make_proxy, name):
     proxy = make_proxy(prepared)
     prepared.kill()
+    proxy.is_shut = True  # until the broker has its Redis, before which it would answer `unavailable`
     connection = driver.connect(proxy.url, backoff_max=0.2)
     answers = {
         method: connection.submit(method, params_of(method, name), timeout=30) for method in AGAIN + ONCE
     }
     prepared.start()
+    wait_until(lambda: prepared.connect().call("status")["redis"]["up"], what="its Redis")
+    proxy.is_shut = False
     for method, answer in answers.items():
         answer.result()
         assert proxy.count(method) == 1, method
