@@ -128,3 +128,20 @@ def test_a_decorated_function():
 def test_retries_are_logged(caplog):
     asyncio.run(retry_call(Flaky(1).later, config=QUICK))
     assert "Flaky.later failed (not yet), retry 1" in caplog.text
+
+
+def test_the_decorator_needs_no_parentheses(monkeypatch):
+    monkeypatch.setattr(retry.time, "sleep", lambda seconds: None)
+    calls = []
+
+    @retry_with_backoff
+    def work(answer):
+        """Fails once."""
+        calls.append(answer)
+        if len(calls) == 1:
+            raise OSError("not yet")
+        return answer
+
+    assert work(42) == 42
+    assert calls == [42, 42]
+    assert work.__name__ == "work" and work.__doc__ == "Fails once."

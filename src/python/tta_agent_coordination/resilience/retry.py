@@ -17,7 +17,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar, cast, overload
 
 logger = logging.getLogger(__name__)
 
@@ -84,11 +84,23 @@ async def retry_call(
         await asyncio.sleep(delay)
 
 
+@overload
+def retry_with_backoff(config: Callable[P, T], /) -> Callable[P, T]:
+    ...
+
+
+@overload
 def retry_with_backoff(
     config: RetryConfig | None = None, *, retry_on: tuple[type[Exception], ...] = (Exception,)
 ) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    ...
+
+
+def retry_with_backoff(config: Any = None, *, retry_on: tuple[type[Exception], ...] = (Exception,)) -> Any:
     """Decorate a function so that it is retried as with retry_call(). One that is no coroutine function sleeps between: use it in a thread
-    that may."""
+    that may. Without parentheses it is the decorator with all defaults."""
+    if callable(config):
+        return retry_with_backoff()(config)
 
     def decorate(fn: Callable[P, T]) -> Callable[P, T]:
         settings = config or RetryConfig()
