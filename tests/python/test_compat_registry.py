@@ -430,3 +430,18 @@ def test_a_broker_that_is_away(run, make_broker, caplog):
         await connection.close()
 
     run(main())
+
+
+def test_agents_of_one_name_are_all_in_the_snapshot():
+    class Named:
+        name = "same"
+
+        def __init__(self, instance):
+            self.agent_id = AgentId(type="worker", instance=instance)
+
+    registry = RedisAgentRegistry("tcp://127.0.0.1:1")
+    registry.register(Named("one"))
+    registry.register(Named("two"))
+    snapshot = registry.snapshot()
+    assert sorted(row["agent_id"]["instance"] for row in snapshot.values()) == ["one", "two"]
+    assert list(snapshot) == ["same", "worker:two"]

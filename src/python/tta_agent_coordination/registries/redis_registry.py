@@ -219,12 +219,14 @@ class RedisAgentRegistry(Attached, AgentRegistry):
         return rows
 
     def snapshot(self) -> dict[str, Any]:
-        """The agents that were registered here, by name: `name`, `agent_id`, `status` (or all that its status_snapshot() has),
-        `registered` (the broker has said so), and `error`."""
-        rows = [_row(local) for local in self._local.values()]
-        return {
-            str(row["name"]): {**row, **row["status"]} if isinstance(row["status"], dict) else row for row in rows
-        }
+        """The agents that were registered here, by name (`type:instance` where another has it): `name`, `agent_id`,
+        `status` (or all that its status_snapshot() has), `registered` (the broker has said so), and `error`."""
+        rows: dict[str, Any] = {}
+        for local in self._local.values():
+            row = _row(local)
+            key = agent_text(local.agent.agent_id) if row["name"] in rows else str(row["name"])
+            rows[key] = {**row, **row["status"]} if isinstance(row["status"], dict) else row
+        return rows
 
     async def snapshot_async(self) -> dict[str, Any]:
         """`{"local": snapshot(), "redis_index": list_registered()}`."""
