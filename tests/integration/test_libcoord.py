@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness import COORDD, REPO, within
+from test_examples import DIRECTORY, SHOWN
 
 OUT = Path(COORDD).resolve().parent
 SANITIZE = ["-fsanitize=address,undefined"] if OUT.name == "asan" else ["--coverage"] if OUT.name == "coverage" else []
@@ -78,6 +79,17 @@ def test_a_program_is_compiled_by_pkg_config_and_runs(installed, tmp_path, own, 
     assert run(tmp_path / "program", env=env) == f"pong {pkg_config(installed, '--modversion')[0]} 2\n"
     needed = run("readelf", "-d", tmp_path / "program")
     assert ("libcoord.so.0" in needed) == (how == "shared")
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_the_examples_in_c_print_what_their_page_shows(installed, tmp_path, own, name):
+    source = DIRECTORY / "c" / f"{name}.c"
+    assert "$(pkg-config --cflags --libs coord)" in source.read_text()
+    strict = ["-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror"]
+    run("cc", *strict, *SANITIZE, "-o", tmp_path / name, source, *pkg_config(installed, "--cflags", "--libs"))
+    env = {**os.environ, "LD_LIBRARY_PATH": str(installed / "lib"), "COORDCTL_SERVER": f"unix://{own().unix_path}"}
+    for _ in range(2):  # it leaves nothing behind that a second run would find
+        assert run(tmp_path / name, env=env) == SHOWN[name]
 
 
 def test_what_is_exported_is_what_the_header_declares(installed):
