@@ -326,6 +326,24 @@ def test_a_refusal_that_changed_nothing_is_asked_again_whatever_it_is(run, code)
     run(main())
 
 
+def test_a_send_waits_for_those_that_were_refused_before_it(run):
+    async def main():
+        def answer(line, msgid, method, params):
+            if len(peer.asked) == 1:
+                line.refuse(msgid, "unavailable", True, "no")
+            else:
+                line.reply(msgid, params.get("n"))
+
+        async with Peer(answer) as peer, Connection(peer.url, **QUICK) as coordd:
+            coordd._pause = lambda attempts: 0.2
+            first = asyncio.create_task(coordd.call("send", n=0))
+            await until(lambda: coordd._again)
+            assert await asyncio.gather(first, coordd.call("send", n=1), coordd.call("ping")) == [0, 1, None]
+            assert [params["n"] for _, method, params in peer.asked if method == "send"] == [0, 0, 1]
+
+    run(main())
+
+
 def test_an_unknown_outcome_stays_unknown(run):
     """The first attempt may have been applied, whatever the second is told."""
 

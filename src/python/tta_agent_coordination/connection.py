@@ -56,6 +56,7 @@ AGAIN = frozenset(
 SENDS = frozenset(("send", "send_batch", "broadcast", "publish"))
 DEDUP_SAFE = 50.0
 RECEIVES = frozenset(("receive", "receive_batch"))
+SENDS = frozenset(("send", "send_batch", "broadcast", "publish"))
 SETTLES = frozenset(("ack", "ack_batch", "nack", "release"))
 
 # Bounds of what waits here for an answer.
@@ -425,10 +426,12 @@ class Connection:
         elif self._held and method in SETTLES:
             request.tokens = tokens_of(params)
         self._keep(request)
-        if self._is_open:
-            self._write(request)
-        else:
+        if not self._is_open:
             self._want()
+        elif self._again and method in SENDS:
+            self._again.append(request)  # behind those that were refused for now
+        else:
+            self._write(request)
         return request
 
     def _keep(self, request: Request) -> None:
