@@ -27,7 +27,7 @@ broker_init(struct broker *b, const struct redis *r, const char *name)
 static void
 broker_exec(const struct broker *b, const char *setting)
 {
-	const char *program = getenv("COORDD") ? getenv("COORDD") : "build/release/coordd";
+	const char *told = getenv("COORDD"), *program = told ? told : "build/release/coordd";
 	int null = open("/dev/null", O_RDWR);
 	char listen[160], admin[160], log[160];
 
