@@ -243,7 +243,7 @@ def test_a_full_disk_stops_no_request(redis, make_broker):
     config = {"redis": {"key_prefix": fresh("own")}, "log": {"file": "/dev/full"}}
     broker = make_broker(redis, config=config)
     broker.launch()
-    wait_until(broker.unix_path.exists)
+    wait_until(lambda: is_served(broker.unix_path))
     queue = Queue(broker.connect("unix"), AGENT)
     wait_until(lambda: queue.client.call("status")["redis"]["up"])
     queue.send("m1")
