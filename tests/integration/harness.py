@@ -4,6 +4,7 @@ Everything a test needs to talk to the daemon from outside is here. The client c
 against docs/PROTOCOL.md as it comes in, so the tests need only say what is special about them.
 """
 
+import concurrent.futures
 import ctypes
 import datetime
 import itertools
@@ -605,6 +606,10 @@ def _die_with_parent():
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
+# Who starts the children: to the kernel the parent is a thread, and one of asyncio's ends before the test does.
+_starter = concurrent.futures.ThreadPoolExecutor(1)
+
+
 class Process:
     """A child in a directory of its own."""
 
@@ -614,7 +619,8 @@ class Process:
 
     def spawn(self, arguments, **more):
         with open(self.directory / "stderr", "ab") as errors:
-            self.process = subprocess.Popen(
+            self.process = _starter.submit(
+                subprocess.Popen,
                 [str(each) for each in arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=errors,
@@ -622,7 +628,7 @@ class Process:
                 preexec_fn=_die_with_parent,
                 cwd=self.directory,
                 **more,
-            )
+            ).result()
 
     @property
     def pid(self):
