@@ -62,7 +62,7 @@ static enum coord_status
 agent_call(struct coord_agent *agent, const char *method, int timeout_ms, coord_answer_fn *fn)
 {
 	enum coord_status status =
-		coord_client_call(agent->client, method, agent->scratch, timeout_ms, fn, agent);
+		client_call(agent->client, method, agent->scratch, timeout_ms, fn, agent);
 
 	if (!status) {
 		agent->is_busy = true;

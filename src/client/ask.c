@@ -199,6 +199,9 @@ asks_on_deadline(evutil_socket_t fd, short what, void *arg)
 		else if (a->deadline < next)
 			next = a->deadline;
 	}
+	/* Those that waited for one that is over. */
+	if (!c->is_dead && !c->is_retrying)
+		asks_go(c);
 	if (!c->is_dead && next != INT64_MAX)
 		deadline_set(c, next < now + DEADLINES_MS ? now + DEADLINES_MS : next);
 	turn_end(c);
@@ -473,7 +476,7 @@ default_timeout(const char *method, const struct coord_params *params)
 }
 
 enum coord_status
-ask_new(struct coord_client *c, uint64_t generation, const char *method,
+ask_new(struct coord_client *c, uint64_t generation, bool is_bounded, const char *method,
 	const struct coord_params *params, int timeout_ms, coord_answer_fn *fn, void *arg)
 {
 	const char *pairs;
@@ -487,7 +490,8 @@ ask_new(struct coord_client *c, uint64_t generation, const char *method,
 	if (params_raw(params, &pairs, &n, &count))
 		return COORD_MEMORY;
 	n = call_room(method, params);
-	if (c->n_asks >= c->max_pending || n > c->max_bytes || c->bytes > c->max_bytes - n)
+	if (is_bounded &&
+	    (c->n_asks >= c->max_pending || n > c->max_bytes || c->bytes > c->max_bytes - n))
 		return COORD_AGAIN;
 	a = malloc(sizeof(*a) + n);
 	if (!a)

@@ -149,7 +149,7 @@ turn_end(struct coord_client *c)
 static void
 tell_state(struct coord_client *c, const char *url, const struct coord_error *why)
 {
-	if (c->on_state)
+	if (c->on_state && !c->is_dead)
 		c->on_state(c->on_state_arg, url, why);
 }
 
@@ -684,7 +684,14 @@ enum coord_status
 coord_client_call(struct coord_client *c, const char *method, const struct coord_params *params,
 		  int timeout_ms, coord_answer_fn *fn, void *arg)
 {
-	return ask_new(c, 0, method, params, timeout_ms, fn, arg);
+	return ask_new(c, 0, true, method, params, timeout_ms, fn, arg);
+}
+
+enum coord_status
+client_call(struct coord_client *c, const char *method, const struct coord_params *params,
+	    int timeout_ms, coord_answer_fn *fn, void *arg)
+{
+	return ask_new(c, 0, false, method, params, timeout_ms, fn, arg);
 }
 
 enum coord_status
@@ -694,7 +701,7 @@ client_call_on(struct coord_client *c, uint64_t generation, const char *method,
 {
 	if (!generation || !client_wire(c, generation))
 		return COORD_AGAIN;
-	return ask_new(c, generation, method, params, timeout_ms, fn, arg);
+	return ask_new(c, generation, false, method, params, timeout_ms, fn, arg);
 }
 
 enum coord_status

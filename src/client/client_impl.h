@@ -40,11 +40,20 @@ uint64_t client_generation(const struct coord_client *c);
 void client_settled(struct coord_client *c);
 
 /*
- * As coord_client_call(), over the newest connection and no other: what belongs to a connection
+ * As coord_client_call(), whatever is under way: for what keeps leases and connections in order, of
+ * which there is no more than there are agents, consumers and jobs. Refused, a job would stay its
+ * agent's for ever.
+ */
+enum coord_status
+client_call(struct coord_client *c, const char *method, const struct coord_params *params,
+	    int timeout_ms, coord_answer_fn *fn, void *arg);
+
+/*
+ * As client_call(), over the newest connection and no other: what belongs to a connection
  * (consume, watch, cancel). With its end the answer is `unavailable`. What was refused for a while
  * is asked again there.
  *
- *	COORD_AGAIN: there is no connection, or too much is under way
+ *	COORD_AGAIN: there is no connection
  */
 enum coord_status
 client_call_here(struct coord_client *c, const char *method, const struct coord_params *params,

@@ -62,6 +62,7 @@ struct coord {
 
 	char *in;
 	size_t in_len, in_cap;
+	uint64_t in_total;      /* bytes that ever came */
 	struct frame_scan scan; /* of the frame that `in` begins with */
 	bool is_reading;        /* functions of the caller may be on the stack */
 	msgpack_zone *zone;     /* of the tree that one of them sees; NULL before the first */
@@ -511,6 +512,12 @@ core_queued(const struct coord *c)
 	return c->out_len - c->out_done;
 }
 
+uint64_t
+core_heard(const struct coord *c)
+{
+	return c->in_total;
+}
+
 /* Bytes of all requests that left so far. */
 static uint64_t
 out_left(const struct coord *c)
@@ -775,6 +782,7 @@ coord_on_readable(struct coord *c)
 		while (n < 0 && errno == EINTR);
 		if (n > 0) {
 			c->in_len += (size_t)n;
+			c->in_total += (uint64_t)n;
 			frames_in(c);
 		} else if (n == 0) {
 			end(c, COORD_CLOSED, "the broker closed the connection%s",

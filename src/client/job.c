@@ -231,9 +231,8 @@ job_extend(struct coord_job *job, int64_t now)
 
 	coord_param_double(p, "visibility_timeout", consumer->visibility);
 	job->extend_ms = now + EXTEND_MS;
-	if (!consumer->client ||
-	    coord_client_call(consumer->client, "extend", p, (int)(job->until_ms - now),
-			      job_on_extended, job))
+	if (!consumer->client || client_call(consumer->client, "extend", p,
+					     (int)(job->until_ms - now), job_on_extended, job))
 		return;
 	job->asked_ms = now;
 	job->is_extending = true;
@@ -245,8 +244,8 @@ static void
 job_give_back(struct coord_job *job)
 {
 	if (!job->is_over && job->consumer->client)
-		coord_client_call(job->consumer->client, "release", token_params(job), -1,
-				  work_ignore, NULL);
+		client_call(job->consumer->client, "release", token_params(job), -1,
+			    work_ignore, NULL);
 	job_go(job);
 	job_put(job);
 }
@@ -326,8 +325,8 @@ job_revoke(struct coord_job *job, bool is_share_cancelled)
 	if (job->phase != JOB_HELD && job->phase != JOB_RUNNING)
 		return;
 	if (!job->is_over && consumer->client && !(job->share && is_share_cancelled))
-		coord_client_call(consumer->client, "release", token_params(job), -1,
-				  work_ignore, NULL);
+		client_call(consumer->client, "release", token_params(job), -1, work_ignore,
+			    NULL);
 	if (job->phase == JOB_HELD) {
 		job_go(job);
 		job_put(job);
@@ -351,6 +350,7 @@ job_silence(struct coord_job *job)
 void
 job_orphan(struct coord_job *job)
 {
+	alarm_done(&job->timer); /* the loop may go before the caller is done with it */
 	job->owed = 0;
 	job_stray(job, job->share);
 	job_silence(job);
@@ -459,8 +459,7 @@ job_settle(struct coord_job *job)
 	}
 	if (job->delay >= 0)
 		coord_param_double(p, "delay", job->delay);
-	status = coord_client_call(job->consumer->client, job->method, p, -1, job_on_settled,
-				   job);
+	status = client_call(job->consumer->client, job->method, p, -1, job_on_settled, job);
 	if (!status) {
 		job->owed++;
 		job->is_settling = true;
@@ -659,8 +658,7 @@ coord_job_reply(struct coord_job *job, const void *payload, size_t n, coord_sett
 		msgpack_pack_object(pk, *id);
 		coord_pack_str(pk, "payload");
 		coord_pack_raw(pk, payload, n);
-		status = coord_client_call(consumer->client, "send", p, -1, job_on_answered,
-					   job);
+		status = client_call(consumer->client, "send", p, -1, job_on_answered, job);
 		if (status)
 			return status;
 		job->owed++;

@@ -27,6 +27,8 @@ core_notify(struct coord *c, const char *method, const struct coord_params *para
 enum coord_status core_end(struct coord *c, const struct coord_error *why);
 /* Bytes that have not left yet. */
 size_t core_queued(const struct coord *c);
+/* Bytes that have ever come. */
+uint64_t core_heard(const struct coord *c);
 /* The answer that a coord_answer_fn is told just now, to keep; NULL: no memory. */
 struct coord_reply *core_told(const struct coord *c);
 
@@ -63,14 +65,14 @@ struct wire {
 	struct coord *conn;
 	const char *url;
 	struct event *readable, *writable, *silence;
-	uint64_t generation; /* 0 until it has said hello */
-	unsigned owed;       /* requests under way */
-	int64_t heard, owed_since;
-	uint64_t max_frame;         /* bytes of a request that its broker takes */
-	bool is_pinged, is_watched; /* `silence` waits */
-	bool has_answered;          /* something beside hello */
-	bool is_left;               /* its broker stops: another is looked for */
-	bool is_dropped;            /* to be ended for the reason `why` */
+	uint64_t generation;               /* 0 until it has said hello */
+	unsigned owed;                     /* requests under way */
+	int64_t heard, looked, owed_since; /* `heard`: something; `looked`: whether there is */
+	uint64_t max_frame;                /* bytes of a request that its broker takes */
+	bool is_pinged, is_watched;        /* `silence` waits */
+	bool has_answered;                 /* something beside hello */
+	bool is_left;                      /* its broker stops: another is looked for */
+	bool is_dropped;                   /* to be ended for the reason `why` */
 	struct coord_error why;
 };
 
@@ -109,8 +111,9 @@ TAILQ_HEAD(asks, ask);
 
 #define ASK_LANES 256
 
+/* `is_bounded`: by how much may be under way. */
 enum coord_status
-ask_new(struct coord_client *c, uint64_t generation, const char *method,
+ask_new(struct coord_client *c, uint64_t generation, bool is_bounded, const char *method,
 	const struct coord_params *params, int timeout_ms, coord_answer_fn *fn, void *arg);
 /* Send all that wait, over the connections that are there. */
 void asks_go(struct coord_client *c);

@@ -51,7 +51,7 @@ coord_client_ask(struct coord_client *c, const char *method, const struct coord_
 
 	if (!may_wait(c))
 		return fail_usage(err);
-	status = ask_new(c, 0, method, params, timeout_ms, on_told, &w);
+	status = ask_new(c, 0, true, method, params, timeout_ms, on_told, &w);
 	if (status)
 		return client_fail(err, status, "",
 				   status == COORD_MEMORY  ? "no memory for the request"

@@ -35,6 +35,22 @@ on_event(void *arg, const char *method, const msgpack_object *param)
 		w->fn(w->arg, param, NULL);
 }
 
+/* Tell the broker that nobody listens any more; when that fails it tells until the connection ends. */
+static void
+unwatch(struct coord_client *c, uint64_t generation, const char *id, size_t n)
+{
+	struct coord_params *p = coord_params_new();
+
+	if (p) {
+		msgpack_packer *pk = coord_param(p, "watch_id");
+
+		msgpack_pack_str(pk, n);
+		msgpack_pack_str_body(pk, id, n);
+		client_call_on(c, generation, "unwatch", p, -1, NULL, NULL);
+	}
+	coord_params_free(p);
+}
+
 /* What happened in between is not known. */
 static void
 tell_lost(struct coord_watch *w)
@@ -56,11 +72,14 @@ static void
 on_watching(void *arg, const msgpack_object *result, const struct coord_error *err)
 {
 	struct coord_watch *w = arg;
+	const msgpack_object *id = coord_get(result, "watch_id");
 	struct coord_error why;
 
 	w->asking--;
 	if (w->has_ended) {
-		/* The broker goes on until the connection ends; nobody listens. */
+		if (id && id->type == MSGPACK_OBJECT_STR)
+			unwatch(w->client, w->client->tells->generation, id->via.str.ptr,
+				id->via.str.size);
 		if (!w->asking)
 			watch_free(w);
 		return;
@@ -68,8 +87,7 @@ on_watching(void *arg, const msgpack_object *result, const struct coord_error *e
 	if (!err && w->client->tells->generation != w->asked)
 		return; /* a newer connection was asked in the meantime */
 	if (!err) {
-		if (!client_sink_add(w->client, &w->sink, w->asked,
-				     coord_get(result, "watch_id"))) {
+		if (!client_sink_add(w->client, &w->sink, w->asked, id)) {
 			if (w->has_begun)
 				tell_lost(w);
 			else
@@ -139,29 +157,13 @@ coord_client_watch(struct coord_client *c, const char *classes, coord_event_fn *
 	return w;
 }
 
-/* Tell the broker that nobody listens any more; when that fails it tells until the connection ends. */
-static void
-unwatch(struct coord_watch *w)
-{
-	struct coord_params *p = coord_params_new();
-
-	if (p) {
-		msgpack_packer *pk = coord_param(p, "watch_id");
-
-		msgpack_pack_str(pk, w->sink.id_len);
-		msgpack_pack_str_body(pk, w->sink.id, w->sink.id_len);
-		client_call_on(w->client, w->sink.generation, "unwatch", p, -1, NULL, NULL);
-	}
-	coord_params_free(p);
-}
-
 void
 coord_watch_end(struct coord_watch *w)
 {
 	if (!w)
 		return;
 	if (w->sink.generation)
-		unwatch(w);
+		unwatch(w->client, w->sink.generation, w->sink.id, w->sink.id_len);
 	client_sink_remove(w->client, &w->sink);
 	w->has_ended = true;
 	if (!w->asking)

@@ -73,9 +73,8 @@ on_silence(evutil_socket_t fd, short what, void *arg)
 	} else if (left > 0) {
 		timer_start(l->silence, left);
 	} else if (!l->is_pinged) {
-		/* Without memory for it the silence counts all the same. */
-		l->is_pinged = true;
-		coord_async(l->conn, "ping", NULL, on_pong, l);
+		/* Without memory for it it is tried again. */
+		l->is_pinged = !coord_async(l->conn, "ping", NULL, on_pong, l);
 		timer_start(l->silence, c->idle_timeout - limit);
 	} else {
 		client_fail(&why, COORD_CLOSED, "unavailable",
@@ -102,8 +101,12 @@ wire_owes(struct wire *l)
 static void
 wire_read(struct wire *l)
 {
-	l->heard = client_now();
+	uint64_t before = core_heard(l->conn);
+
+	l->looked = client_now();
 	coord_on_readable(l->conn);
+	if (core_heard(l->conn) != before)
+		l->heard = l->looked;
 }
 
 static void
@@ -138,7 +141,7 @@ wire_flush(struct wire *l)
 	if (!coord_wants_write(l->conn))
 		return;
 	/* What is written to a connection that has ended unnoticed has an unknown outcome: look first. */
-	if (client_now() - l->heard > STALE_MS) {
+	if (client_now() - l->looked > STALE_MS) {
 		wire_read(l);
 		if (l->client->is_dead)
 			return;
@@ -222,7 +225,7 @@ wire_new(struct coord_client *c, int fd, const char *url)
 	}
 	l->client = c;
 	l->url = url;
-	l->heard = client_now();
+	l->heard = l->looked = client_now();
 	l->max_frame = UINT64_MAX;
 	coord_on_notice(l->conn, client_on_notice, l);
 	l->readable = event_new(c->base, fd, EV_READ | EV_PERSIST, on_readable, l);

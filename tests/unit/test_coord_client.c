@@ -348,6 +348,163 @@ START_TEST(waiting_is_for_a_loop_of_its_own)
 }
 END_TEST
 
+/* A client that keeps asking looks at its socket before it writes; that is nothing the broker has said. */
+START_TEST(a_silent_broker_is_left_however_much_it_is_asked)
+{
+	ck_assert_int_eq(coord_client_set_int(c, COORD_IDLE_TIMEOUT, 2200), COORD_OK);
+	asks("queue_stats", -1);
+	accepts();
+	for (int i = 0; i < 12000 && coord_client_url(c); i++) {
+		if (i % 20 == 0)
+			ck_assert_int_eq(
+				coord_client_call(c, "ping", NULL, -1, on_answer, NULL),
+				COORD_OK);
+		turn();
+	}
+	ck_assert_ptr_null(coord_client_url(c));
+}
+END_TEST
+
+static void
+sends(const char *queue, size_t bytes)
+{
+	struct coord_params *p = coord_params_new();
+	char *text = calloc(1, bytes + 1);
+
+	memset(text, 'x', bytes);
+	coord_param_agent(p, "recipient", queue, NULL);
+	coord_param_str(p, "message", text);
+	ck_assert_int_eq(coord_client_call(c, "send", p, -1, on_answer, NULL), COORD_OK);
+	free(text);
+	coord_params_free(p);
+}
+
+START_TEST(a_send_goes_although_one_before_it_was_too_large)
+{
+	for (int i = 0; i < 5000 && (peer = accept(listener, NULL, NULL)) < 0; i++)
+		turn();
+	hears("hello");
+	SAYS("\x94\x01\x01\xc0\x83\xa6server\xa6"
+	     "coordd\xa8protocol\x01\xa6limits\x81\xa9max_frame\xcc\x80");
+	sends("q", 200);
+	sends("q", 1);
+	hears("\xa1q");
+	ck_assert_int_eq(told, 1);
+	ck_assert_str_eq(last.code, "too_large");
+}
+END_TEST
+
+static struct coord_job *job;
+
+static void
+on_job(void *arg, struct coord_job *got)
+{
+	(void)arg;
+	ck_assert_ptr_null(job);
+	job = got;
+}
+
+static struct coord_consumer *
+consumes(void)
+{
+	struct coord_error err;
+	struct coord_consumer *consumer =
+		coord_client_consume(c, "q", NULL, 1, NULL, on_job, NULL, &err);
+
+	ck_assert_ptr_nonnull(consumer);
+	accepts();
+	hears("consume");
+	SAYS("\x94\x01\x02\xc0\x81\xab"
+	     "consumer_id\xa1"
+	     "c\x93\x02\xa7message\x91\x82\xab"
+	     "consumer_id\xa1"
+	     "c\xa5token\xa1t");
+	ck_assert_ptr_nonnull(job);
+	return consumer;
+}
+
+START_TEST(a_job_is_ended_after_its_client_and_the_loop_are_gone)
+{
+	struct coord_consumer *consumer = consumes();
+
+	coord_client_free(c);
+	event_base_free(base);
+	c = NULL;
+	ck_assert_int_eq(coord_job_ack(job, NULL, NULL), COORD_OK);
+	coord_consumer_free(consumer);
+	base = event_base_new();
+}
+END_TEST
+
+START_TEST(a_job_is_settled_and_a_watch_begun_however_much_is_under_way)
+{
+	struct coord_consumer *consumer;
+	struct coord_error err;
+
+	ck_assert_int_eq(coord_client_set_int(c, COORD_MAX_PENDING, 1), COORD_OK);
+	consumer = consumes();
+	asks("queue_stats", -1);
+	hears("queue_stats");
+	ck_assert_int_eq(coord_client_call(c, "ping", NULL, -1, on_answer, NULL), COORD_AGAIN);
+	ck_assert_ptr_nonnull(coord_client_watch(c, "agent", on_event, NULL, &err));
+	hears("watch");
+	ck_assert_int_eq(coord_job_ack(job, NULL, NULL), COORD_OK);
+	hears("ack");
+	coord_consumer_free(consumer);
+	hears("cancel");
+}
+END_TEST
+
+START_TEST(a_watch_that_was_ended_before_it_began_is_ended_at_the_broker)
+{
+	struct coord_error err;
+	struct coord_watch *w = coord_client_watch(c, "agent", on_event, NULL, &err);
+
+	accepts();
+	hears("watch");
+	coord_watch_end(w);
+	SAYS("\x94\x01\x02\xc0\x81\xa8watch_id\xa1"
+	     "a");
+	hears("unwatch");
+}
+END_TEST
+
+static int states;
+
+static void
+on_state(void *arg, const char *at, const struct coord_error *why)
+{
+	(void)arg;
+	(void)at;
+	(void)why;
+	states++;
+}
+
+static void
+on_answer_free_arg(void *arg, const msgpack_object *result, const struct coord_error *err)
+{
+	(void)result;
+	(void)err;
+	told++;
+	coord_client_free(arg);
+}
+
+/* The turn in which it is freed has also the news that nobody is there. */
+START_TEST(a_client_with_a_loop_of_its_own_tells_nothing_once_it_is_freed)
+{
+	struct coord_error err;
+	struct coord_client *own = coord_client_new(NULL, "unix:///nobody/is/there", &err);
+
+	ck_assert_ptr_nonnull(own);
+	coord_client_on_state(own, on_state, NULL);
+	ck_assert_int_eq(coord_client_call(own, "ping", NULL, 0, on_answer_free_arg, own),
+			 COORD_OK);
+	ck_assert_int_eq(coord_client_run(own, 1000), COORD_CLOSED);
+	ck_assert_int_eq(told, 1);
+	ck_assert_int_eq(states, 0);
+}
+END_TEST
+
 int
 main(void)
 {
@@ -370,6 +527,12 @@ main(void)
 	tcase_add_loop_test(tc, a_function_that_is_told_may_free_the_client, 0, 2);
 	tcase_add_test(tc, a_watch_is_renewed_and_tells_of_the_gap);
 	tcase_add_test(tc, waiting_is_for_a_loop_of_its_own);
+	tcase_add_test(tc, a_silent_broker_is_left_however_much_it_is_asked);
+	tcase_add_test(tc, a_send_goes_although_one_before_it_was_too_large);
+	tcase_add_test(tc, a_job_is_ended_after_its_client_and_the_loop_are_gone);
+	tcase_add_test(tc, a_job_is_settled_and_a_watch_begun_however_much_is_under_way);
+	tcase_add_test(tc, a_watch_that_was_ended_before_it_began_is_ended_at_the_broker);
+	tcase_add_test(tc, a_client_with_a_loop_of_its_own_tells_nothing_once_it_is_freed);
 	suite_add_tcase(s, tc);
 	srunner_run_all(sr, CK_NORMAL);
 	failed = srunner_ntests_failed(sr);
