@@ -135,6 +135,8 @@ $(OUT)/coordctl: $(call objects,$(ctl_src)) $(archive)
 	$(call say,LINK,$@)
 	$(q)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS)
 
+# It decides which allocation fails.
+$(OUT)/unit/test_coord_client_memory: private LDFLAGS_ALL += $(patsubst %,-Wl$(,)--wrap=%,malloc calloc realloc free strdup strndup)
 $(OUT)/unit/%: $(OUT)/tests/unit/%.o $(call objects,$(tlib_src)) $(archive)
 	$(call say,LINK,$@)
 	@mkdir -p $(@D)

@@ -99,17 +99,22 @@ on_watching(void *arg, const msgpack_object *result, const struct coord_error *e
 		err = &why;
 	}
 	/* With the end of its connection it is asked for anew. */
-	if (err->status == COORD_REFUSED || err->status == COORD_PROTOCOL)
+	if (err->status != COORD_CLOSED)
 		w->fn(w->arg, NULL, err);
 }
 
-static void
+/* On the connection that is there, if one is. */
+static enum coord_status
 watch_begin(struct coord_watch *w)
 {
-	if (client_call_here(w->client, "watch", w->params, -1, on_watching, w))
-		return; /* the next connection may have the memory */
-	w->asked = client_generation(w->client);
-	w->asking++;
+	enum coord_status status =
+		client_call_here(w->client, "watch", w->params, -1, on_watching, w);
+
+	if (!status) {
+		w->asked = client_generation(w->client);
+		w->asking++;
+	}
+	return status == COORD_AGAIN ? COORD_OK : status;
 }
 
 struct coord_watch *
@@ -153,7 +158,11 @@ coord_client_watch(struct coord_client *c, const char *classes, coord_event_fn *
 		watch_free(w);
 		return NULL;
 	}
-	watch_begin(w);
+	if (watch_begin(w)) {
+		client_fail(err, COORD_MEMORY, "", "no memory");
+		watch_free(w);
+		return NULL;
+	}
 	return w;
 }
 
@@ -174,12 +183,15 @@ coord_watch_end(struct coord_watch *w)
 void
 watches_begin(struct coord_client *c)
 {
+	struct coord_error why;
 	struct coord_watch *w;
 
 	TAILQ_FOREACH (w, &c->watches, link) {
 		client_sink_remove(c, &w->sink);
-		if (!w->has_ended)
-			watch_begin(w);
+		if (!w->has_ended && watch_begin(w)) {
+			client_fail(&why, COORD_MEMORY, "unavailable", "no memory for a watch");
+			wire_drop(c->wire, &why); /* the next connection may have it */
+		}
 	}
 }
 
