@@ -231,7 +231,9 @@ struct coord_client;
 struct coord_client *
 coord_client_new(struct event_base *base, const char *urls, struct coord_error *err);
 
-/* Close and forget everything: no callback runs any more, watches are ended. NULL is fine. */
+/* Close and forget everything: no callback runs any more, watches are ended. NULL is fine. When a
+ * name was just being looked up, the loop of the caller needs three more turns to free that
+ * question; without them it is a leak. */
 void coord_client_free(struct coord_client *c);
 
 enum coord_option {
